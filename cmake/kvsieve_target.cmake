@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+# kvsieve_library(NAME LAYER sources...): a static library of one layer of the design, with our warnings.
+# kvsieve_compile_options(TARGET): our language level, warnings and sanitizers on any target of ours.
+
+function(kvsieve_compile_options target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wcast-qual
+                                           -Wold-style-cast -Woverloaded-virtual)
+  if(KVSIEVE_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(KVSIEVE_SANITIZE)
+    string(REPLACE ";" "," sanitizers "${KVSIEVE_SANITIZE}")
+    target_compile_options(${target} PRIVATE -fsanitize=${sanitizers} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${sanitizers})
+  endif()
+endfunction()
+
+function(kvsieve_library layer)
+  add_library(kvsieve_${layer} STATIC ${ARGN})
+  add_library(kvsieve::${layer} ALIAS kvsieve_${layer})
+  set_target_properties(kvsieve_${layer} PROPERTIES EXPORT_NAME ${layer})
+  target_include_directories(kvsieve_${layer}
+    PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>
+           $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
+  kvsieve_compile_options(kvsieve_${layer})
+endfunction()
