@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+// Models and sessions: an image and a question in, an answer out, from a KV cache that a method compressed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kvsieve/kv_cache.h"
+#include "kvsieve/policy.h"
+
+namespace kvsieve {
+
+struct ModelOptions {
+    std::filesystem::path model;                  ///< GGUF of the language model
+    std::optional<std::filesystem::path> mmproj;  ///< GGUF of the vision encoder; without it text only
+    int32_t n_threads = 0;                        ///< 0 = one per core of the machine
+};
+
+/// What a model's metadata says.
+struct ModelInfo {
+    std::string name;
+    std::string architecture;
+    std::string fingerprint;  ///< of metadata and weights; profiles are bound to it
+    int32_t n_layer   = 0;
+    int32_t n_embd    = 0;
+    int32_t n_head    = 0;
+    int32_t n_head_kv = 0;
+    int32_t head_dim  = 0;
+    int32_t n_ff      = 0;
+    int32_t n_vocab   = 0;
+    int32_t n_ctx_train   = 0;
+    uint64_t weight_bytes = 0;  ///< of the language model's tensors
+    bool has_vision       = false;
+};
+
+/// The model pair that comes with kvsieve: `KVSIEVE_MODELS`, else share/kvsieve/models beside the program, else
+/// models/ of the source tree that the program was built in. Throws Error{bad_input} that names the places.
+[[nodiscard]] ModelOptions embedded_model();
+
+/// A loaded model: memory-mapped weights, vocabulary, vision encoder. Immutable after load(); sessions share it.
+/// Sessions of one model may run in different threads; image encoding is serialised inside.
+class Model {
+  public:
+    /// Validates both files before upstream sees them. Throws Error{bad_input}.
+    [[nodiscard]] static std::shared_ptr<const Model> load(const ModelOptions & options);
+    ~Model();
+    Model(const Model &)             = delete;
+    Model & operator=(const Model &) = delete;
+    [[nodiscard]] const ModelInfo & info() const;
+    [[nodiscard]] std::vector<int32_t> tokenize(const std::string & text, bool add_special, bool parse_special) const;
+    /// Bytes of one token; may be part of a UTF-8 sequence.
+    [[nodiscard]] std::string token_text(int32_t token) const;
+    [[nodiscard]] bool is_end_of_generation(int32_t token) const;
+
+    struct Impl;
+    [[nodiscard]] const Impl & impl() const { return *impl_; }
+
+  private:
+    explicit Model(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+struct SamplingOptions {
+    float temp    = 0.0F;  ///< 0 = greedy
+    int32_t top_k = 40;
+    float top_p   = 0.95F;
+    float min_p   = 0.05F;
+    uint32_t seed = 0;
+    std::string grammar;  ///< GBNF; empty = none
+};
+
+struct GenerateOptions {
+    int32_t n_predict = 256;        ///< at most so many new tokens
+    std::vector<std::string> stop;  ///< texts that end the answer (not part of it)
+    SamplingOptions sampling;
+};
+
+/// One message of the user. `<image>` in the text marks an image's place, in order; without any mark all images
+/// stand before the text.
+struct Turn {
+    std::string text;
+    std::vector<std::filesystem::path> images;
+};
+
+enum class Phase { vision, prefill, plan, compact, decode };
+
+struct Callbacks {
+    /// Complete UTF-8 pieces of the answer as they come.
+    std::function<void(std::string_view)> on_text;
+    /// Progress of long work, 0..1.
+    std::function<void(Phase, double)> on_progress;
+    /// Asked between layers, chunks and tokens; true ends the call with Error{cancelled}.
+    std::function<bool()> is_cancelled;
+};
+
+struct SessionOptions {
+    std::string method = "full";
+    MethodOptions method_options;
+    KvType kv_type = KvType::f16;
+    bool kv_rot    = true;      ///< rotate quantised rows (Hadamard)
+    int32_t n_ctx  = 0;         ///< most positions of the conversation; 0 = the model's context
+    std::string system;         ///< system message; empty = none
+    std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" for none
+};
+
+enum class FinishReason { end_of_generation, stop_text, length, context };
+[[nodiscard]] std::string_view finish_reason_name(FinishReason reason) noexcept;
+
+/// Where an image stands in the prompt.
+struct ImagePlace {
+    std::string name;
+    int32_t first_position = 0;
+    int32_t n_tokens       = 0;
+    int32_t nx = 0, ny = 0;  ///< token grid; nx = n_tokens, ny = 1 where it is not known
+    bool grid_known = false;
+};
+
+/// Times of one turn in milliseconds.
+struct Timings {
+    double vision_ms  = 0;  ///< image encoding
+    double prefill_ms = 0;  ///< all layers, with observation
+    double plan_ms    = 0;  ///< scores, budgets, selection
+    double compact_ms = 0;
+    double decode_ms  = 0;
+    int32_t n_decoded = 0;  ///< forward passes counted in decode_ms
+};
+
+struct Answer {
+    std::string text;
+    std::vector<int32_t> tokens;
+    FinishReason finish = FinishReason::length;
+    int32_t n_prompt    = 0;  ///< tokens of this turn's prompt
+    int32_t n_text      = 0;
+    int32_t n_visual    = 0;
+    Timings timings;
+};
+
+/// One conversation: one sequence with its own cache. The method compresses the cache once, after the first
+/// turn's prompt; later turns go on from what is left, at their true positions. Not thread-safe.
+class Session {
+  public:
+    Session(std::shared_ptr<const Model> model, SessionOptions options);
+    ~Session();
+    Session(Session &&) noexcept;
+    Session & operator=(Session &&) noexcept;
+
+    /// Encodes the turn, prefills (first turn) or extends (later turns), and answers.
+    /// On an Error nothing of a refused turn is in the cache.
+    Answer ask(const Turn & turn, const GenerateOptions & options, const Callbacks & callbacks = {});
+
+    /// Low level, for evaluation and tests. Prefills text tokens (first call) or extends the cache by them;
+    /// returns the last position's logits, [n_vocab], valid until the next call.
+    std::span<const float> feed(std::span<const int32_t> tokens);
+    /// The same for a turn of text and images, without generating. `render` = false takes the text as it is.
+    std::span<const float> feed(const Turn & turn, bool render, const Callbacks & callbacks = {});
+
+    /// Everything back to the start; memory is given back.
+    void reset();
+
+    [[nodiscard]] int32_t n_processed() const;          ///< positions used so far
+    [[nodiscard]] const Plan * plan() const;            ///< nullptr before the first prompt
+    [[nodiscard]] const PromptShape & prompt_shape() const;
+    [[nodiscard]] const std::vector<ImagePlace> & images() const;
+    [[nodiscard]] KvUsage usage() const;
+    /// Rows reserved at the highest point of the first prefill, in bytes (cache and scratch apart).
+    [[nodiscard]] uint64_t peak_kv_bytes() const;
+    [[nodiscard]] uint64_t scratch_bytes() const;       ///< working memory of graphs at its highest
+    /// Original positions of the rows held, physical order.
+    [[nodiscard]] std::vector<int32_t> positions(int32_t il, int32_t head_kv) const;
+    /// Timings of the last call.
+    [[nodiscard]] const Timings & timings() const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvsieve
