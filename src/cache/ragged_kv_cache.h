@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+// The KV cache of one sequence: rows, not masks; every (layer, KV head) holds its own number of rows.
+#pragma once
+
+#include <ggml.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/arena.h"
+#include "cache/hadamard.h"
+#include "kvsieve/kv_cache.h"
+#include "kvsieve/policy.h"
+
+namespace kvsieve {
+
+/// Largest head_dim that the cache takes.
+inline constexpr int32_t kMaxHeadDim = 1024;
+/// Most spare rows of an extent after store, compact, evict, truncate, and after append() has used what reserve() gave.
+inline constexpr int32_t kMaxSpareRows = 32;
+
+struct KvCacheParams {
+    int32_t n_layer = 0;
+    int32_t n_head_kv = 0;  ///< G, the same in all layers
+    int32_t head_dim = 0;   ///< d of keys and values; a multiple of 32 for quantised types
+    KvType type = KvType::f16;
+    bool rotate = true;  ///< Hadamard rotation of quantised rows (f16 rows are never rotated)
+};
+
+/// Half precision rows of one layer's keys or values, [G][n_tokens][d]; strides in elements, 0 = dense.
+struct F16Rows {
+    const ggml_fp16_t * data = nullptr;
+    size_t row_stride = 0;   ///< from token to token of one head; 0 = d
+    size_t head_stride = 0;  ///< from head to head; 0 = n_tokens * row_stride
+};
+
+/// Float rows of new tokens, [n_tokens][G][d] as a ggml tensor of shape [d, G, n_tokens] has them; strides in
+/// elements, 0 = dense.
+struct F32Rows {
+    const float * data = nullptr;
+    size_t head_stride = 0;   ///< from head to head of one token; 0 = d
+    size_t token_stride = 0;  ///< from token to token; 0 = G * d
+};
+
+/// Rows of one (layer, head), valid until the next call that may move rows: store_layer, compact, reserve, evict,
+/// truncate, release. Row i starts at data + i * row_bytes; data is 32-byte aligned.
+struct KvRowsView {
+    const uint8_t * data = nullptr;
+    int32_t n_rows = 0;
+    size_t row_bytes = 0;
+};
+
+/// Keys and values of one sequence. Several sequences are several objects.
+///
+/// Terms: a *position* is a token's index in the sequence, ascending and unique (with M-RoPE the engine maps it to
+/// what RoPE saw); a *slot* is a physical row. Attention does not depend on the order of rows, so physical order
+/// equals ascending positions only until the first evict().
+///
+/// Row types: f16, or ggml's q8_0/q4_0 blocks made by ggml itself. With `rotate`, quantised rows hold the rotated key
+/// and value: rotate queries with k_rotation() before attention and the output with v_rotation() after it.
+///
+/// Memory: one anonymous mapping (arena) per layer that holds K extents of heads 0..G-1, then V extents. Every row is
+/// quantised once; all other calls move bytes. Beside the arenas 4 bytes per row hold positions (and 4 bytes per
+/// slot and layer the order, once rows were evicted while decoding): index_bytes(), not part of KvUsage.
+///
+/// Threads: const methods may run together. append() may run at the same time for different layers, or for different
+/// heads of one layer. Everything else needs the object alone. Movable; snapshot() is the one way to copy.
+class RaggedKvCache {
+  public:
+    /// Allocates nothing but bookkeeping. Throws Error{invalid_argument} for sizes or a type that do not fit together.
+    explicit RaggedKvCache(const KvCacheParams & params);
+
+    RaggedKvCache(RaggedKvCache &&) noexcept = default;
+    RaggedKvCache & operator=(RaggedKvCache &&) noexcept = default;
+    RaggedKvCache(const RaggedKvCache &) = delete;
+    RaggedKvCache & operator=(const RaggedKvCache &) = delete;
+    ~RaggedKvCache() = default;
+
+    /// Fills an empty layer from prefill: token t has position t. With `plan` only its positions are stored, never
+    /// the others. Throws Error{invalid_argument} (layer not empty, bad plan; nothing changed) or Error{runtime}
+    /// (memory).
+    void store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
+                     const LayerPlan * plan = nullptr);
+
+    /// Keeps the rows at the plan's positions, drops the others and gives their memory back. Rows are moved bit for bit
+    /// and stand in ascending positions afterwards. The plan holds one list for all heads or one per head; each is
+    /// ascending, unique and a subset of the positions held. Throws Error{invalid_argument}; the layer is then
+    /// unchanged.
+    void compact(int32_t il, const LayerPlan & plan);
+    /// All layers; every layer is checked before the first row moves.
+    void compact(const Plan & plan);
+
+    /// Makes room for n_more rows in every extent (amortised: all extents of a layer get fresh spare rows at once).
+    /// Throws Error{runtime} when memory is out; rows held stay as they are. Pointers of views change.
+    void reserve(int32_t n_more);
+
+    /// Adds n_tokens rows to the heads [g_begin, g_end) of a layer (-1 = G), at positions first_position + i, which lie
+    /// behind all positions held. Rotates and quantises in place; allocates nothing, so it may run inside a ggml
+    /// custom op. False, and nothing is stored, when reserve() did not make room or an argument is out of range.
+    /// `k` and `v` are always those of head 0 (of token 0).
+    [[nodiscard]] bool append(int32_t il, const F32Rows & k, const F32Rows & v, int32_t n_tokens,
+                              int32_t first_position, int32_t g_begin = 0, int32_t g_end = -1) noexcept;
+
+    /// Eviction while decoding: deletes `n` times the row at `logical_slot` (rank by position) in all heads of the
+    /// layer. In memory the last physical row takes the place of each deleted one; nothing else moves. With a constant
+    /// slot d, slots [0, d) are fixed and what lies behind is a ring whose oldest row leaves. Deleting n at once equals
+    /// n single calls, also after appending several tokens at once. All heads must have the same number of rows.
+    /// Throws Error{invalid_argument}; the layer is then unchanged.
+    void evict(int32_t il, int32_t logical_slot, int32_t n = 1);
+
+    /// Takes back every row at a position >= `position` in all layers (a refused or cancelled turn). Rows that evict()
+    /// deleted since do not come back. Throws Error{invalid_argument} where, after evictions, heads of a layer would
+    /// lose different numbers of rows (only possible for a position inside the compacted prompt).
+    void truncate(int32_t position);
+
+    /// Drops all rows and gives all memory back; the object can be filled again.
+    void release() noexcept;
+
+    /// Deep copy, for evaluating several plans on one prefill. Costs the bytes held.
+    [[nodiscard]] RaggedKvCache snapshot() const;
+
+    // Reading. Indices out of range are a programming error and throw Error{invalid_argument}.
+    [[nodiscard]] int32_t n_rows(int32_t il, int32_t g) const;
+    [[nodiscard]] KvRowsView k_rows(int32_t il, int32_t g) const;
+    [[nodiscard]] KvRowsView v_rows(int32_t il, int32_t g) const;
+    /// Original positions of the physical rows, [n_rows].
+    [[nodiscard]] std::span<const int32_t> positions(int32_t il, int32_t g) const;
+    /// Dequantised and rotated back, for tests and dumps: out_k and out_v are [slots.size(), d]; either may be empty.
+    void read_rows_f32(int32_t il, int32_t g, std::span<const int32_t> slots, std::span<float> out_k,
+                       std::span<float> out_v) const;
+
+    [[nodiscard]] const KvCacheParams & params() const noexcept { return params_; }
+    /// The ggml type of the rows.
+    [[nodiscard]] ggml_type type() const noexcept { return type_; }
+    /// Bytes of one key row (and of one value row): ggml_row_size(type(), head_dim).
+    [[nodiscard]] size_t row_bytes() const noexcept { return row_bytes_; }
+    /// Block for hadamard_rotate() of queries; 0 = rows are not rotated.
+    [[nodiscard]] int32_t k_rotation() const noexcept { return k_block_; }
+    /// Block for hadamard_rotate() of attention outputs; 0 = rows are not rotated.
+    [[nodiscard]] int32_t v_rotation() const noexcept { return v_block_; }
+    /// Most rows of any extent.
+    [[nodiscard]] int32_t max_rows() const noexcept;
+    /// Bytes of all rows held, and of all arenas.
+    [[nodiscard]] uint64_t bytes_held() const noexcept;
+    [[nodiscard]] uint64_t bytes_reserved() const noexcept;
+    /// Bytes of positions and order, beside the arenas.
+    [[nodiscard]] uint64_t index_bytes() const noexcept;
+    /// `n_processed`: tokens of the sequence so far, for bytes_full_f16.
+    [[nodiscard]] KvUsage usage(int64_t n_processed) const;
+
+  private:
+    /// K and V extent of one head; both have the same capacity and offsets in bytes from the arena's start.
+    struct Head {
+        size_t k_offset = 0;
+        size_t v_offset = 0;
+        int32_t capacity = 0;            // rows, a multiple of 16
+        std::vector<int32_t> positions;  // [n_rows], physical order
+    };
+    struct Layer {
+        Arena arena;
+        std::vector<Head> heads;     // [G]
+        std::vector<int32_t> order;  // physical slot by logical slot; empty = the same. May lack the newest rows.
+    };
+
+    Layer & layer_at(int32_t il, const char * call);
+    [[nodiscard]] const Head & head_at(int32_t il, int32_t g, const char * call) const;
+    void relayout(Layer & layer, int32_t il, int32_t n_more);
+    void shrink(Layer & layer) noexcept;
+    void put_offsets(Layer & layer, std::span<const int32_t> capacity) noexcept;
+    [[nodiscard]] std::vector<std::vector<int32_t>> slots_of(int32_t il, const LayerPlan & plan) const;
+    void keep_slots(Layer & layer, const std::vector<std::vector<int32_t>> & slots);
+    void remove_logical(Layer & layer, int32_t logical_slot, int32_t n);
+    void encode_row(float * row, int32_t block, uint8_t * out) const noexcept;
+
+    KvCacheParams params_;
+    ggml_type type_ = GGML_TYPE_F16;
+    size_t row_bytes_ = 0;
+    int32_t k_block_ = 0;
+    int32_t v_block_ = 0;
+    std::vector<Layer> layers_;  // [L]
+};
+
+}  // namespace kvsieve
