@@ -78,11 +78,20 @@ class GgufFile {
     void drop_pages() const;
 
   private:
-    struct Value;  // where a key's value lies in the mapping
     friend class GgufScanner;
-    const Value * value(std::string_view key) const;
-    const Value & required(std::string_view key, std::string_view expected) const;
-    [[noreturn]] void wrong_type(std::string_view key, std::string_view expected) const;
+    /// Where a key's value lies in the mapping.
+    struct Value {
+        uint32_t type = 0;  ///< gguf_type of the value or of an array's elements
+        bool is_array = false;
+        uint64_t n = 1;   ///< elements
+        uint64_t at = 0;  ///< offset of the first element
+    };
+    [[nodiscard]] const Value & require(std::string_view key, std::string_view expected) const;
+    [[nodiscard]] const Value & require_array(std::string_view key, std::string_view expected) const;
+    [[nodiscard]] int64_t integer(std::string_view key, const Value & value, uint64_t i, int64_t min, int64_t max,
+                                  std::string_view expected) const;
+    [[nodiscard]] float real(std::string_view key, const Value & value, uint64_t i) const;
+    [[nodiscard]] std::string fail(std::string_view key, std::string_view expected, std::string_view came) const;
     void unmap() noexcept;
 
     std::filesystem::path path_;
