@@ -28,16 +28,16 @@ struct ModelInfo {
     std::string name;
     std::string architecture;
     std::string fingerprint;  ///< of metadata and weights; profiles are bound to it
-    int32_t n_layer   = 0;
-    int32_t n_embd    = 0;
-    int32_t n_head    = 0;
+    int32_t n_layer = 0;
+    int32_t n_embd = 0;
+    int32_t n_head = 0;
     int32_t n_head_kv = 0;
-    int32_t head_dim  = 0;
-    int32_t n_ff      = 0;
-    int32_t n_vocab   = 0;
-    int32_t n_ctx_train   = 0;
+    int32_t head_dim = 0;
+    int32_t n_ff = 0;
+    int32_t n_vocab = 0;
+    int32_t n_ctx_train = 0;
     uint64_t weight_bytes = 0;  ///< of the language model's tensors
-    bool has_vision       = false;
+    bool has_vision = false;
 };
 
 /// The model pair that comes with kvsieve: `KVSIEVE_MODELS`, else share/kvsieve/models beside the program, else
@@ -51,7 +51,7 @@ class Model {
     /// Validates both files before upstream sees them. Throws Error{bad_input}.
     [[nodiscard]] static std::shared_ptr<const Model> load(const ModelOptions & options);
     ~Model();
-    Model(const Model &)             = delete;
+    Model(const Model &) = delete;
     Model & operator=(const Model &) = delete;
     [[nodiscard]] const ModelInfo & info() const;
     [[nodiscard]] std::vector<int32_t> tokenize(const std::string & text, bool add_special, bool parse_special) const;
@@ -68,10 +68,10 @@ class Model {
 };
 
 struct SamplingOptions {
-    float temp    = 0.0F;  ///< 0 = greedy
+    float temp = 0.0F;  ///< 0 = greedy
     int32_t top_k = 40;
-    float top_p   = 0.95F;
-    float min_p   = 0.05F;
+    float top_p = 0.95F;
+    float min_p = 0.05F;
     uint32_t seed = 0;
     std::string grammar;  ///< GBNF; empty = none
 };
@@ -104,10 +104,13 @@ struct SessionOptions {
     std::string method = "full";
     MethodOptions method_options;
     KvType kv_type = KvType::f16;
-    bool kv_rot    = true;      ///< rotate quantised rows (Hadamard)
-    int32_t n_ctx  = 0;         ///< most positions of the conversation; 0 = the model's context
+    bool kv_rot = true;         ///< rotate quantised rows (Hadamard)
+    int32_t n_ctx = 0;          ///< most positions of the conversation; 0 = the model's context
     std::string system;         ///< system message; empty = none
     std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" for none
+    /// Observes, plans and compacts also where keep = 1 makes the outcome known beforehand. The result is the same
+    /// bit for bit; tests show it.
+    bool force_compaction = false;
 };
 
 enum class FinishReason { end_of_generation, stop_text, length, context };
@@ -117,18 +120,18 @@ enum class FinishReason { end_of_generation, stop_text, length, context };
 struct ImagePlace {
     std::string name;
     int32_t first_position = 0;
-    int32_t n_tokens       = 0;
+    int32_t n_tokens = 0;
     int32_t nx = 0, ny = 0;  ///< token grid; nx = n_tokens, ny = 1 where it is not known
     bool grid_known = false;
 };
 
 /// Times of one turn in milliseconds.
 struct Timings {
-    double vision_ms  = 0;  ///< image encoding
+    double vision_ms = 0;   ///< image encoding
     double prefill_ms = 0;  ///< all layers, with observation
-    double plan_ms    = 0;  ///< scores, budgets, selection
+    double plan_ms = 0;     ///< scores, budgets, selection
     double compact_ms = 0;
-    double decode_ms  = 0;
+    double decode_ms = 0;
     int32_t n_decoded = 0;  ///< forward passes counted in decode_ms
 };
 
@@ -136,9 +139,9 @@ struct Answer {
     std::string text;
     std::vector<int32_t> tokens;
     FinishReason finish = FinishReason::length;
-    int32_t n_prompt    = 0;  ///< tokens of this turn's prompt
-    int32_t n_text      = 0;
-    int32_t n_visual    = 0;
+    int32_t n_prompt = 0;  ///< tokens of this turn's prompt
+    int32_t n_text = 0;
+    int32_t n_visual = 0;
     Timings timings;
 };
 
@@ -164,14 +167,14 @@ class Session {
     /// Everything back to the start; memory is given back.
     void reset();
 
-    [[nodiscard]] int32_t n_processed() const;          ///< positions used so far
-    [[nodiscard]] const Plan * plan() const;            ///< nullptr before the first prompt
+    [[nodiscard]] int32_t n_processed() const;  ///< positions used so far
+    [[nodiscard]] const Plan * plan() const;    ///< nullptr before the first prompt
     [[nodiscard]] const PromptShape & prompt_shape() const;
     [[nodiscard]] const std::vector<ImagePlace> & images() const;
     [[nodiscard]] KvUsage usage() const;
     /// Rows reserved at the highest point of the first prefill, in bytes (cache and scratch apart).
     [[nodiscard]] uint64_t peak_kv_bytes() const;
-    [[nodiscard]] uint64_t scratch_bytes() const;       ///< working memory of graphs at its highest
+    [[nodiscard]] uint64_t scratch_bytes() const;  ///< working memory of graphs at its highest
     /// Original positions of the rows held, physical order.
     [[nodiscard]] std::vector<int32_t> positions(int32_t il, int32_t head_kv) const;
     /// Timings of the last call.

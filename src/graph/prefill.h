@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// Prefill, layer by layer over the whole prompt, with observation and compaction on the way.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cache/ragged_kv_cache.h"
+#include "graph/arch.h"
+#include "kvsieve/policy.h"
+
+namespace kvsieve {
+
+/// Times of a prefill in milliseconds; `compute_ms` has the capture of what the method observes in it.
+struct PrefillTimes {
+    double compute_ms = 0;
+    double plan_ms = 0;     ///< scores, budgets, selection
+    double compact_ms = 0;  ///< storing, quantising and moving rows
+};
+
+/// A resumable prefill: every step() works on one chunk of one layer; between steps the caller may do other work, or
+/// drop the object to cancel. Each layer's weights are read once. What a method does not ask for is not computed.
+/// Not thread-safe.
+class Prefill {
+  public:
+    /// `residual` [n_tokens][n_embd] holds the embeddings of the prompt and is consumed. `observe` = false: the
+    /// method is not asked and everything is kept. The cache must be empty; all references must outlive this.
+    /// Throws the method's refusal of such a prompt.
+    Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
+            PromptShape shape, std::vector<float> residual, bool observe);
+    ~Prefill();
+    Prefill(const Prefill &) = delete;
+    Prefill & operator=(const Prefill &) = delete;
+
+    /// Does one unit of work; false when the prefill is complete. On an Error the cache must be released.
+    bool step();
+    [[nodiscard]] bool done() const;
+    [[nodiscard]] double progress() const;  ///< 0..1
+
+    /// After the end: the plan that the cache now follows, and the last token's logits [n_vocab].
+    [[nodiscard]] Plan take_plan();
+    [[nodiscard]] std::vector<float> take_logits();
+    [[nodiscard]] const PrefillTimes & times() const;
+    /// Most bytes of KV rows at one time: the cache's arenas and the layer in work.
+    [[nodiscard]] uint64_t peak_kv_bytes() const;
+    /// Most bytes beside KV rows and graph buffers: residual stream, sums, saved queries.
+    [[nodiscard]] uint64_t buffer_bytes() const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvsieve

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// The one attention op of prefill, with capture of column sums and of single rows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/arena.h"
+#include "graph/arch.h"
+
+namespace kvsieve {
+
+/// Keys and values of one layer while it is prefilled, f16, [n_head_kv][n_tokens][head_dim] each, rotated at their
+/// positions. One such buffer serves all layers in turn.
+class LayerKv {
+  public:
+    LayerKv(const DecoderConfig & config, int32_t n_tokens);
+    [[nodiscard]] int32_t n_tokens() const { return n_tokens_; }
+    [[nodiscard]] const ggml_fp16_t * keys() const;
+    [[nodiscard]] const ggml_fp16_t * values() const;
+    [[nodiscard]] uint64_t bytes() const { return arena_.size(); }
+
+    /// Adds nodes that write the rows of n tokens from position `first` on; k and v are [head_dim, n_head_kv, n].
+    void store(const GraphBuilder & b, int32_t first, ggml_tensor * k, ggml_tensor * v);
+    /// Rows 0 .. n_rows-1 as f16 tensors [head_dim, n_rows, n_head_kv].
+    [[nodiscard]] ggml_tensor * key_view(const GraphBuilder & b, int32_t n_rows) const;
+    [[nodiscard]] ggml_tensor * value_view(const GraphBuilder & b, int32_t n_rows) const;
+
+  private:
+    [[nodiscard]] ggml_tensor * view(const GraphBuilder & b, const ggml_fp16_t * rows, int32_t first,
+                                     int32_t n_rows) const;
+    int32_t n_tokens_, head_dim_, n_head_kv_;
+    Arena arena_;  // keys, then values; straight from the kernel, so that it is given back when prefill ends
+};
+
+/// Column sums of softmax attention, [n_head][n_tokens], added up chunk by chunk in query order: the result does
+/// not depend on the number of threads.
+struct ColumnSums {
+    int32_t n_head = 0, n_tokens = 0;
+    std::vector<float> sums;
+    void reset(int32_t heads, int32_t tokens);
+};
+
+/// Causal attention of q [head_dim, n_head, n] at positions first .. first+n-1 over the layer's rows 0 .. first+n-1.
+/// Returns [head_dim * n_head, n]. `sums` may be nullptr: nothing is captured then.
+ggml_tensor * prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
+                                ggml_tensor * q, ColumnSums * sums);
+
+/// Softmax rows [n_head][n][n_tokens] of single queries at `positions` (causal), by the same operations.
+/// `queries`: [n][n_head][head_dim], rotated.
+void attention_rows(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
+                    std::span<const int32_t> positions, std::span<const float> queries, std::vector<float> & out);
+
+}  // namespace kvsieve

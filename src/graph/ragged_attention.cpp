@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+#include "graph/ragged_attention.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "kvsieve/error.h"
+
+namespace kvsieve {
+namespace {
+
+/// Copies src to dst and rotates every block; rows are split over the threads.
+void rotate_rows(ggml_tensor * dst, const ggml_tensor * src, int ith, int nth, void * userdata) {
+    const auto block = static_cast<int32_t>(reinterpret_cast<intptr_t>(userdata));
+    const int64_t d = src->ne[0];
+    const int64_t n_rows = ggml_nrows(src);
+    for (int64_t row = ith; row < n_rows; row += nth) {
+        const auto * from = static_cast<const float *>(src->data) + row * d;
+        auto * to = static_cast<float *>(dst->data) + row * d;
+        std::memcpy(to, from, static_cast<size_t>(d) * sizeof(float));
+        hadamard_rotate({to, static_cast<size_t>(d)}, block);
+    }
+}
+
+ggml_tensor * rotate(const GraphBuilder & b, ggml_tensor * x, int32_t block) {
+    if (block == 0) {
+        return x;
+    }
+    return ggml_map_custom1(b.ctx, x, rotate_rows, GGML_N_TASKS_MAX, reinterpret_cast<void *>(intptr_t{block}));
+}
+
+}  // namespace
+
+RaggedAttention::RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first)
+    : cache_(cache), config_(config), n_(n), first_(first) {
+    cache_.reserve(n);
+}
+
+void RaggedAttention::append_rows(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    auto & append = *static_cast<Append *>(userdata);
+    const ggml_tensor * k = dst->src[0];
+    const ggml_tensor * v = dst->src[1];
+    const auto rows = [](const ggml_tensor * t) {
+        return F32Rows{static_cast<const float *>(t->data), t->nb[1] / sizeof(float), t->nb[2] / sizeof(float)};
+    };
+    const auto n_head = static_cast<int32_t>(k->ne[1]);
+    const int32_t g0 = n_head * ith / nth;
+    const int32_t g1 = n_head * (ith + 1) / nth;
+    if (g0 < g1 &&
+        !append.cache->append(append.il, rows(k), rows(v), static_cast<int32_t>(k->ne[2]), append.first, g0, g1)) {
+        append.failed = true;
+    }
+}
+
+ggml_tensor * RaggedAttention::mask(const GraphBuilder & b, int32_t n_kv) {
+    if (n_ == 1) {
+        return nullptr;
+    }
+    std::vector<ggml_fp16_t> & mask = masks_[n_kv];
+    if (mask.empty()) {
+        const ggml_fp16_t hidden = ggml_fp32_to_fp16(-std::numeric_limits<float>::infinity());
+        mask.assign(static_cast<size_t>(n_) * static_cast<size_t>(n_kv), ggml_fp32_to_fp16(0.0F));
+        for (int32_t i = 0; i < n_; ++i) {
+            const auto row = mask.begin() + static_cast<int64_t>(i) * n_kv;
+            std::fill(row + (n_kv - n_ + i + 1), row + n_kv, hidden);
+        }
+    }
+    return b.external(GGML_TYPE_F16, n_kv, n_, 1, mask.data());
+}
+
+ggml_tensor * RaggedAttention::attend(const GraphBuilder & b, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
+                                      int32_t n_kv) {
+    ggml_tensor * out = ggml_flash_attn_ext(b.ctx, ggml_permute(b.ctx, q, 0, 2, 1, 3), k, v, mask(b, n_kv),
+                                            config_.kq_scale, 0.0F, 0.0F);
+    ggml_prec_set_acc(out, GGML_PREC_F32);
+    return out;  // [head_dim, heads, n]
+}
+
+ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Qkv & qkv) {
+    appends_.push_back(std::make_unique<Append>());
+    appends_.back()->cache = &cache_;
+    appends_.back()->il = il;
+    appends_.back()->first = first_;
+    ggml_tensor * args[] = {qkv.k, qkv.v};
+    b.expand(ggml_custom_4d(b.ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, append_rows, GGML_N_TASKS_MAX,
+                            appends_.back().get()));
+
+    const int32_t n_head_kv = config_.n_head_kv;
+    const int32_t group = config_.n_head / n_head_kv;
+    const ggml_type type = cache_.type();
+    const int64_t d = config_.head_dim;
+    ggml_tensor * q = rotate(b, qkv.q, cache_.k_rotation());
+
+    const auto view = [&](const KvRowsView & rows, int32_t n_kv, int64_t heads, size_t head_stride) {
+        return b.external(type, d, n_kv, heads, rows.row_bytes, head_stride, const_cast<uint8_t *>(rows.data));
+    };
+    // heads of one length at one distance are one op
+    const KvRowsView k0 = cache_.k_rows(il, 0);
+    const KvRowsView v0 = cache_.v_rows(il, 0);
+    const size_t k_stride = n_head_kv > 1 ? static_cast<size_t>(cache_.k_rows(il, 1).data - k0.data) : k0.row_bytes;
+    const size_t v_stride = n_head_kv > 1 ? static_cast<size_t>(cache_.v_rows(il, 1).data - v0.data) : v0.row_bytes;
+    bool uniform = true;
+    for (int32_t g = 1; g < n_head_kv; ++g) {
+        const auto i = static_cast<size_t>(g);
+        uniform = uniform && cache_.n_rows(il, g) == k0.n_rows && cache_.k_rows(il, g).data == k0.data + i * k_stride &&
+                  cache_.v_rows(il, g).data == v0.data + i * v_stride;
+    }
+    ggml_tensor * out = nullptr;
+    if (uniform) {
+        const int32_t n_kv = k0.n_rows + n_;
+        out = attend(b, q, view(k0, n_kv, n_head_kv, k_stride), view(v0, n_kv, n_head_kv, v_stride), n_kv);
+    } else {
+        for (int32_t g = 0; g < n_head_kv; ++g) {
+            const KvRowsView k = cache_.k_rows(il, g);
+            const KvRowsView v = cache_.v_rows(il, g);
+            const int32_t n_kv = k.n_rows + n_;
+            const size_t extent = k.row_bytes * static_cast<size_t>(n_kv);
+            ggml_tensor * heads = ggml_view_3d(b.ctx, q, d, group, n_, q->nb[1], q->nb[2],
+                                               static_cast<size_t>(g) * static_cast<size_t>(group) * q->nb[1]);
+            ggml_tensor * part = attend(b, heads, view(k, n_kv, 1, extent), view(v, n_kv, 1, extent), n_kv);
+            out = out == nullptr ? part : ggml_concat(b.ctx, out, part, 1);
+        }
+    }
+    out = rotate(b, out, cache_.v_rotation());
+    return ggml_reshape_2d(b.ctx, out, d * config_.n_head, n_);
+}
+
+void RaggedAttention::check() const {
+    for (const auto & append : appends_) {
+        if (append->failed) {
+            throw Error(ErrorCode::runtime,
+                        "the cache of layer " + std::to_string(append->il) + " had no room for a new row");
+        }
+    }
+}
+
+}  // namespace kvsieve
