@@ -18,11 +18,11 @@ namespace kvsieve {
 
 /// What stays the same over all layers of one prompt.
 struct PromptShape {
-    int32_t n_layer   = 0;
-    int32_t n_head    = 0;  ///< query heads, H
-    int32_t n_head_kv = 0;  ///< KV heads, G; query head h reads KV head h / (H / G)
-    int32_t head_dim  = 0;  ///< d; 0 where keys and values are not observed
-    int32_t n_tokens  = 0;  ///< prompt tokens, T; positions 0 .. T-1
+    int32_t n_layer = 0;
+    int32_t n_head = 0;                ///< query heads, H
+    int32_t n_head_kv = 0;             ///< KV heads, G; query head h reads KV head h / (H / G)
+    int32_t head_dim = 0;              ///< d; 0 where keys and values are not observed
+    int32_t n_tokens = 0;              ///< prompt tokens, T; positions 0 .. T-1
     std::vector<uint8_t> visual_mask;  ///< [T], 1 = visual token; empty = no visual token
 };
 
@@ -36,14 +36,14 @@ enum class RowsWanted {
 /// What a method observes and promises. The engine computes nothing that no trait asks for.
 struct Traits {
     bool importance = false;  ///< [T], column sums of softmax attention, mean over query heads
-    bool colsum     = false;  ///< [H, T], the same per query head
+    bool colsum = false;      ///< [H, T], the same per query head
     RowsWanted rows = RowsWanted::none;
-    int32_t window  = 0;      ///< for RowsWanted::last_window
-    bool keys       = false;  ///< [G, T, d], as cached (after RoPE, before any cache rotation)
-    bool values     = false;  ///< [G, T, d]
-    bool per_head   = false;  ///< plans hold one set per KV head instead of one per layer
-    bool layerwise  = false;  ///< a layer's plan depends on that layer only: it can be compacted at once
-    bool visual     = false;  ///< refuses a prompt without visual tokens; keep counts visual tokens only
+    int32_t window = 0;      ///< for RowsWanted::last_window
+    bool keys = false;       ///< [G, T, d], as cached (after RoPE, before any cache rotation)
+    bool values = false;     ///< [G, T, d]
+    bool per_head = false;   ///< plans hold one set per KV head instead of one per layer
+    bool layerwise = false;  ///< a layer's plan depends on that layer only: it can be compacted at once
+    bool visual = false;     ///< refuses a prompt without visual tokens; keep counts visual tokens only
     bool evicts_while_decoding = false;
 };
 
@@ -65,7 +65,8 @@ class LayerObservation {
 
 /// Named extra results that a method states beside the kept positions (thresholds, weights, ...).
 /// Per-layer lists have one entry per layer.
-using PlanExtra = std::variant<double, bool, std::vector<int32_t>, std::vector<double>, std::vector<std::vector<int32_t>>>;
+using PlanExtra =
+    std::variant<double, bool, int64_t, std::vector<int32_t>, std::vector<double>, std::vector<std::vector<int32_t>>>;
 
 /// What a scorer makes of one layer, all that is kept of an observation.
 struct LayerScore {
@@ -78,7 +79,9 @@ struct LayerScore {
 /// Kept positions of one layer: one ascending list for all KV heads, or one per KV head.
 struct LayerPlan {
     std::vector<std::vector<int32_t>> kept;  ///< [1 or G][n_kept], ascending, unique
-    [[nodiscard]] const std::vector<int32_t> & of_head(int32_t g) const { return kept.size() == 1 ? kept[0] : kept[static_cast<size_t>(g)]; }
+    [[nodiscard]] const std::vector<int32_t> & of_head(int32_t g) const {
+        return kept.size() == 1 ? kept[0] : kept[static_cast<size_t>(g)];
+    }
     [[nodiscard]] bool operator==(const LayerPlan &) const = default;
 };
 
@@ -86,24 +89,24 @@ struct LayerPlan {
 /// that makes N processed tokens, with s rows in the layer: evict one row at `drop_slot` if
 /// n_over(s, N) > 0. Slots are logical: what stands behind the slot moves up.
 struct DecodeRule {
-    double  rho       = 0.0;  ///< share of the processed tokens that the layer forgets
-    int32_t drop_slot = 0;    ///< 0-based slot, fixed once
+    double rho = 0.0;       ///< share of the processed tokens that the layer forgets
+    int32_t drop_slot = 0;  ///< 0-based slot, fixed once
     /// trunc(max(0, s - N * (1 - rho)))
     [[nodiscard]] int64_t n_over(int64_t n_rows, int64_t n_processed) const;
 };
 
 /// Which rows survive, and what happens while decoding.
 struct Plan {
-    std::vector<LayerPlan> layers;             ///< [L]
-    std::vector<DecodeRule> decode;            ///< [L], or empty: nothing is evicted while decoding
-    std::map<std::string, PlanExtra> extra;    ///< what the method adds, named as in the golden cases
+    std::vector<LayerPlan> layers;           ///< [L]
+    std::vector<DecodeRule> decode;          ///< [L], or empty: nothing is evicted while decoding
+    std::map<std::string, PlanExtra> extra;  ///< what the method adds, named as in the golden cases
     bool keeps_everything = false;
 };
 
 /// Per-layer budgets computed offline (PrefixKV's published configuration: the forgotten fraction per layer).
 struct Profile {
-    std::vector<double> forget;         ///< [L], each in [0, 1)
-    std::string model_fingerprint;      ///< empty: not known (a bare list as published)
+    std::vector<double> forget;     ///< [L], each in [0, 1)
+    std::string model_fingerprint;  ///< empty: not known (a bare list as published)
     std::string method = "prefixkv";
 };
 
@@ -111,10 +114,10 @@ struct Profile {
 struct ParamSpec {
     std::string name;
     std::string help;
-    std::variant<double, std::string> def;                ///< default; a number or one of `choices`
-    double min = 0, max = 0;                              ///< range of a number, inclusive
+    std::variant<double, std::string> def;  ///< default; a number or one of `choices`
+    double min = 0, max = 0;                ///< range of a number, inclusive
     bool integer = false;
-    std::vector<std::string> choices;                     ///< not empty: a word
+    std::vector<std::string> choices = {};  ///< not empty: a word
 };
 
 /// What the caller asks of a method. `params` are strings as typed; make_method() checks them.
@@ -134,9 +137,11 @@ class Method {
     /// window longer than the prompt, a profile of another number of layers).
     virtual void check(const PromptShape & prompt) const = 0;
     /// Scores one layer. Called once per layer, in any order.
-    [[nodiscard]] virtual LayerScore score(const PromptShape & prompt, int32_t il, const LayerObservation & obs) const = 0;
+    [[nodiscard]] virtual LayerScore score(const PromptShape & prompt, int32_t il,
+                                           const LayerObservation & obs) const = 0;
     /// The plan of one layer, for methods whose traits say `layerwise` (same result as in plan()).
-    [[nodiscard]] virtual LayerPlan plan_layer(const PromptShape & prompt, int32_t il, const LayerScore & score) const = 0;
+    [[nodiscard]] virtual LayerPlan plan_layer(const PromptShape & prompt, int32_t il,
+                                               const LayerScore & score) const = 0;
     /// The plan from all layers' scores, [L].
     [[nodiscard]] virtual Plan plan(const PromptShape & prompt, std::span<const LayerScore> scores) const = 0;
 };
@@ -144,13 +149,14 @@ class Method {
 /// A row of the registry.
 struct MethodInfo {
     std::string_view name;
-    std::string_view paper;     ///< "arXiv 2412.03409", or "" for a baseline
-    std::string_view summary;   ///< one sentence
-    std::string_view section;   ///< of docs/methods.md
-    std::string_view keep_of;   ///< "all rows" or "visual rows"
-    Traits traits;              ///< with default parameters
-    std::vector<ParamSpec> params;
-    std::unique_ptr<Method> (*make)(const MethodOptions &);
+    std::string_view paper;    ///< "arXiv 2412.03409", or "" for a baseline
+    std::string_view summary;  ///< one sentence
+    std::string_view section;  ///< of docs/methods.md
+    std::string_view keep_of;  ///< "all rows" or "visual rows"; "" for a method that takes no keep
+    Traits traits = {};        ///< with default parameters
+    bool takes_profile = false;
+    std::vector<ParamSpec> params = {};
+    std::unique_ptr<Method> (*make)(const MethodOptions &) = nullptr;
 };
 
 /// All methods, in the order of the documentation.
