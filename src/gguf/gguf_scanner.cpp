@@ -20,15 +20,21 @@ constexpr uint64_t kMinValueBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 4 + 4 + 8;
 
 std::string in_quotes(std::string_view text) {
-    return "'" + printable(text) + "'";
+    std::string out(1, '\'');  // GCC 12 warns wrongly about "'" + temporary
+    out += printable(text);
+    out += '\'';
+    return out;
 }
 
 std::string shape_text(const GgufTensor & tensor) {
-    std::string text = "[";
-    for (size_t i = 0; i < tensor.ne.size(); ++i) {
-        text += (i == 0 ? "" : ", ") + std::to_string(tensor.ne[i]);
+    std::string text(1, '[');
+    text += std::to_string(tensor.ne[0]);
+    for (size_t i = 1; i < tensor.ne.size(); ++i) {
+        text += ", ";
+        text += std::to_string(tensor.ne[i]);
     }
-    return text + "]";
+    text += ']';
+    return text;
 }
 
 }  // namespace
