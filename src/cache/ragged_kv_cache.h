@@ -151,11 +151,12 @@ class RaggedKvCache {
     [[nodiscard]] KvUsage usage(int64_t n_processed) const;
 
   private:
-    /// K and V extent of one head; both have the same capacity and offsets in bytes from the arena's start.
+    /// K and V extent of one head; both have the same capacity. Offsets in bytes from the arena's start.
     struct Head {
         size_t k_offset = 0;
         size_t v_offset = 0;
-        int32_t capacity = 0;            // rows, a multiple of 16
+        int32_t capacity = 0;            // rows, a multiple of 16; positions.capacity() is at least this
+        int32_t next_position = 0;       // behind every position that was held
         std::vector<int32_t> positions;  // [n_rows], physical order
     };
     struct Layer {
@@ -163,16 +164,29 @@ class RaggedKvCache {
         std::vector<Head> heads;     // [G]
         std::vector<int32_t> order;  // physical slot by logical slot; empty = the same. May lack the newest rows.
     };
+    using Slots = std::vector<std::vector<int32_t>>;  // [G][n_kept], physical slots in ascending positions
 
     Layer & layer_at(int32_t il, const char * call);
+    [[nodiscard]] const Layer & layer_at(int32_t il, const char * call) const;
     [[nodiscard]] const Head & head_at(int32_t il, int32_t g, const char * call) const;
-    void relayout(Layer & layer, int32_t il, int32_t n_more);
-    void shrink(Layer & layer) noexcept;
-    void put_offsets(Layer & layer, std::span<const int32_t> capacity) noexcept;
-    [[nodiscard]] std::vector<std::vector<int32_t>> slots_of(int32_t il, const LayerPlan & plan) const;
-    void keep_slots(Layer & layer, const std::vector<std::vector<int32_t>> & slots);
-    void remove_logical(Layer & layer, int32_t logical_slot, int32_t n);
-    void encode_row(float * row, int32_t block, uint8_t * out) const noexcept;
+    [[nodiscard]] KvRowsView view(const Layer & layer, size_t offset, size_t n_rows) const noexcept;
+
+    // layout.cpp; `capacity(g)` is the new capacity of head g in rows.
+    template <typename F>
+    [[nodiscard]] size_t arena_bytes(F && capacity) const noexcept;
+    template <typename F>
+    void place_extents(Layer & layer, F && capacity) const noexcept;
+    void make_room(Layer & layer, int32_t il, int32_t n_more) const;
+    void make_room_for(Layer & layer, int32_t il, const std::vector<std::vector<int32_t>> & positions) const;
+    void give_back(Layer & layer) const noexcept;
+
+    // compact.cpp
+    [[nodiscard]] Slots slots_of(int32_t il, const LayerPlan & plan) const;
+    void keep_slots(Layer & layer, const Slots & slots) const;
+    void complete_order(Layer & layer) const;
+    void remove_logical(Layer & layer, int32_t logical_slot, int32_t n) const noexcept;
+
+    void encode_row(const float * row, int32_t block, uint8_t * out) const noexcept;
 
     KvCacheParams params_;
     ggml_type type_ = GGML_TYPE_F16;

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+// Rows that leave: compaction by a plan, eviction while decoding, taking new tokens back.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "cache/check_plan.h"
+#include "cache/ragged_kv_cache.h"
+#include "kvsieve/error.h"
+
+namespace kvsieve {
+
+namespace {
+
+/// Slots of the wanted positions; -1 where a position is not held. Both inputs without duplicates, wanted ascending.
+std::vector<int32_t> find_slots(std::span<const int32_t> held, bool held_ascends, const std::vector<int32_t> & wanted) {
+    std::vector<int32_t> by_position(held.size());
+    std::iota(by_position.begin(), by_position.end(), 0);
+    if (!held_ascends) {
+        std::sort(by_position.begin(), by_position.end(),
+                  [&](int32_t a, int32_t b) { return held[static_cast<size_t>(a)] < held[static_cast<size_t>(b)]; });
+    }
+    std::vector<int32_t> slots(wanted.size(), -1);
+    size_t j = 0;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+        while (j < by_position.size() && held[static_cast<size_t>(by_position[j])] < wanted[i]) {
+            ++j;
+        }
+        if (j < by_position.size() && held[static_cast<size_t>(by_position[j])] == wanted[i]) {
+            slots[i] = by_position[j];
+        }
+    }
+    return slots;
+}
+
+/// Moves the rows at ascending slots to the front of an extent, run by run.
+void pull_rows(uint8_t * extent, size_t row_bytes, const std::vector<int32_t> & slots) {
+    for (size_t i = 0; i < slots.size();) {
+        size_t end = i + 1;
+        while (end < slots.size() && slots[end] == slots[end - 1] + 1) {
+            ++end;
+        }
+        const auto first = static_cast<size_t>(slots[i]);
+        if (first != i) {
+            std::memmove(extent + i * row_bytes, extent + first * row_bytes, (end - i) * row_bytes);
+        }
+        i = end;
+    }
+}
+
+/// The same for slots in any order, through a buffer of slots.size() rows.
+void gather_rows(uint8_t * extent, size_t row_bytes, const std::vector<int32_t> & slots,
+                 std::vector<uint8_t> & buffer) {
+    for (size_t i = 0; i < slots.size(); ++i) {
+        std::memcpy(buffer.data() + i * row_bytes, extent + static_cast<size_t>(slots[i]) * row_bytes, row_bytes);
+    }
+    if (!slots.empty()) {
+        std::memcpy(extent, buffer.data(), slots.size() * row_bytes);
+    }
+}
+
+}  // namespace
+
+RaggedKvCache::Slots RaggedKvCache::slots_of(int32_t il, const LayerPlan & plan) const {
+    check_layer_plan(plan, il, params_.n_head_kv, std::numeric_limits<int32_t>::max());
+    const Layer & layer = layers_[static_cast<size_t>(il)];
+    Slots slots(layer.heads.size());
+    for (size_t g = 0; g < slots.size(); ++g) {
+        const std::vector<int32_t> & kept = plan.of_head(static_cast<int32_t>(g));
+        slots[g] = find_slots(layer.heads[g].positions, layer.order.empty(), kept);
+        const auto missing = std::find(slots[g].begin(), slots[g].end(), -1);
+        if (missing != slots[g].end()) {
+            const auto at = static_cast<size_t>(missing - slots[g].begin());
+            throw Error(ErrorCode::invalid_argument, "plan: layer " + std::to_string(il) + ", KV head " +
+                                                         std::to_string(g) + " keeps position " +
+                                                         std::to_string(kept[at]) + ", which the cache does not hold");
+        }
+    }
+    return slots;
+}
+
+void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots) const {
+    std::vector<uint8_t> buffer;
+    std::vector<std::vector<int32_t>> positions(slots.size());
+    for (size_t g = 0; g < slots.size(); ++g) {
+        if (!layer.order.empty()) {
+            buffer.resize(std::max(buffer.size(), slots[g].size() * row_bytes_));
+        }
+        positions[g].reserve(slots[g].size() + kMaxSpareRows);
+        for (const int32_t slot : slots[g]) {
+            positions[g].push_back(layer.heads[g].positions[static_cast<size_t>(slot)]);
+        }
+    }
+    // Nothing throws from here on.
+    for (size_t g = 0; g < slots.size(); ++g) {
+        Head & head = layer.heads[g];
+        for (const size_t offset : {head.k_offset, head.v_offset}) {
+            uint8_t * extent = layer.arena.data() + offset;
+            if (layer.order.empty()) {
+                pull_rows(extent, row_bytes_, slots[g]);
+            } else {
+                gather_rows(extent, row_bytes_, slots[g], buffer);
+            }
+        }
+        // A list that fits the spare rows it will have after give_back(); a barely shorter one stays as it is.
+        if (head.capacity > static_cast<int32_t>(positions[g].size()) + kMaxSpareRows) {
+            head.positions = std::move(positions[g]);
+        } else {
+            head.positions.assign(positions[g].begin(), positions[g].end());
+        }
+    }
+    layer.order = {};
+    give_back(layer);
+}
+
+void RaggedKvCache::compact(int32_t il, const LayerPlan & plan) {
+    Layer & layer = layer_at(il, "compact");
+    try {
+        keep_slots(layer, slots_of(il, plan));
+    } catch (const std::bad_alloc &) {
+        throw Error(ErrorCode::runtime, "out of memory: compacting layer " + std::to_string(il) + " of the KV cache");
+    }
+}
+
+void RaggedKvCache::compact(const Plan & plan) {
+    if (plan.layers.size() != layers_.size()) {
+        throw Error(ErrorCode::invalid_argument, "plan: " + std::to_string(plan.layers.size()) +
+                                                     " layers, the cache has " + std::to_string(layers_.size()));
+    }
+    try {
+        for (size_t il = 0; il < layers_.size(); ++il) {
+            static_cast<void>(slots_of(static_cast<int32_t>(il), plan.layers[il]));
+        }
+    } catch (const std::bad_alloc &) {
+        throw Error(ErrorCode::runtime, "out of memory: checking a plan of the KV cache");
+    }
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        compact(static_cast<int32_t>(il), plan.layers[il]);
+    }
+}
+
+/// Makes `order` cover all rows: what append() added since stands behind, in the order of time.
+void RaggedKvCache::complete_order(Layer & layer) const {
+    const size_t n_rows = layer.heads[0].positions.size();
+    const size_t known = layer.order.size();
+    if (layer.order.capacity() < n_rows) {
+        layer.order.reserve(std::max(n_rows, static_cast<size_t>(layer.heads[0].capacity)));
+    }
+    layer.order.resize(n_rows);
+    std::iota(layer.order.begin() + static_cast<std::ptrdiff_t>(known), layer.order.end(), static_cast<int32_t>(known));
+}
+
+void RaggedKvCache::remove_logical(Layer & layer, int32_t logical_slot, int32_t n) const noexcept {
+    std::vector<int32_t> & order = layer.order;
+    for (int32_t i = 0; i < n; ++i) {
+        const auto slot = static_cast<size_t>(order[static_cast<size_t>(logical_slot)]);
+        order.erase(order.begin() + logical_slot);
+        const size_t last = order.size();
+        if (slot != last) {
+            // The last physical row is the newest unless several were appended at once: search from the new end.
+            *std::find(order.rbegin(), order.rend(), static_cast<int32_t>(last)) = static_cast<int32_t>(slot);
+        }
+        for (Head & head : layer.heads) {
+            if (slot != last) {
+                for (const size_t offset : {head.k_offset, head.v_offset}) {
+                    uint8_t * extent = layer.arena.data() + offset;
+                    std::memcpy(extent + slot * row_bytes_, extent + last * row_bytes_, row_bytes_);
+                }
+                head.positions[slot] = head.positions[last];
+            }
+            head.positions.pop_back();
+        }
+    }
+}
+
+void RaggedKvCache::evict(int32_t il, int32_t logical_slot, int32_t n) {
+    Layer & layer = layer_at(il, "evict");
+    const size_t n_rows = layer.heads[0].positions.size();
+    for (size_t g = 1; g < layer.heads.size(); ++g) {
+        if (layer.heads[g].positions.size() != n_rows) {
+            throw Error(ErrorCode::invalid_argument,
+                        "KV cache: evict needs the same number of rows in every head of layer " + std::to_string(il) +
+                            ", head 0 has " + std::to_string(n_rows) + " and head " + std::to_string(g) + " has " +
+                            std::to_string(layer.heads[g].positions.size()));
+        }
+    }
+    if (logical_slot < 0 || n < 0 || static_cast<int64_t>(logical_slot) + n > static_cast<int64_t>(n_rows)) {
+        throw Error(ErrorCode::invalid_argument, "KV cache: cannot evict " + std::to_string(n) + " rows at slot " +
+                                                     std::to_string(logical_slot) + " of layer " + std::to_string(il) +
+                                                     ", which has " + std::to_string(n_rows) + " rows");
+    }
+    if (n == 0) {
+        return;
+    }
+    try {
+        complete_order(layer);
+    } catch (const std::bad_alloc &) {
+        throw Error(ErrorCode::runtime, "out of memory: the order of layer " + std::to_string(il) + " of the KV cache");
+    }
+    remove_logical(layer, logical_slot, n);
+    give_back(layer);
+}
+
+void RaggedKvCache::truncate(int32_t position) {
+    // Rows that leave, per layer and head: [L][G].
+    const auto n_behind = [&](const Head & head) {
+        return std::count_if(head.positions.begin(), head.positions.end(), [&](int32_t p) { return p >= position; });
+    };
+    for (size_t il = 0; il < layers_.size(); ++il) {
+        const Layer & layer = layers_[il];
+        for (size_t g = 1; g < layer.heads.size() && !layer.order.empty(); ++g) {
+            if (n_behind(layer.heads[g]) != n_behind(layer.heads[0]) ||
+                layer.heads[g].positions.size() != layer.heads[0].positions.size()) {
+                throw Error(ErrorCode::invalid_argument, "KV cache: cannot truncate to position " +
+                                                             std::to_string(position) + ": the heads of layer " +
+                                                             std::to_string(il) +
+                                                             " would lose different numbers of rows after evictions");
+            }
+        }
+    }
+    for (Layer & layer : layers_) {
+        if (layer.order.empty()) {
+            for (Head & head : layer.heads) {
+                head.positions.resize(head.positions.size() - static_cast<size_t>(n_behind(head)));
+            }
+        } else {
+            complete_order(layer);
+            const auto n = static_cast<int32_t>(n_behind(layer.heads[0]));
+            remove_logical(layer, static_cast<int32_t>(layer.order.size()) - n, n);
+        }
+        for (Head & head : layer.heads) {
+            head.next_position = std::min(head.next_position, std::max(position, 0));
+        }
+        give_back(layer);
+    }
+}
+
+}  // namespace kvsieve
