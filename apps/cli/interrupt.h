@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// While one lives, the first SIGINT or SIGTERM asks the running work to stop and a second one kills the program.
+/// At most one at a time.
+class InterruptGuard {
+  public:
+    InterruptGuard();
+    ~InterruptGuard();
+    InterruptGuard(const InterruptGuard &) = delete;
+    InterruptGuard & operator=(const InterruptGuard &) = delete;
+    [[nodiscard]] static bool requested();
+};
