@@ -155,7 +155,8 @@ class Session {
     Session & operator=(Session &&) noexcept;
 
     /// Encodes the turn, prefills (first turn) or extends (later turns), and answers.
-    /// On an Error nothing of a refused turn is in the cache.
+    /// On an Error before the first token of the answer the session is as it was before the call. Cancelled later, the
+    /// turn ends there: what was said so far belongs to the conversation.
     Answer ask(const Turn & turn, const GenerateOptions & options, const Callbacks & callbacks = {});
 
     /// Low level, for evaluation and tests. Prefills text tokens (first call) or extends the cache by them;

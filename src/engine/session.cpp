@@ -220,10 +220,10 @@ void Session::Impl::process(const Prompt & prompt, const Callbacks & callbacks) 
         }
     } catch (...) {
         if (before == 0) {
-            cache.release();
-            plan.reset();
+            reset();
         } else {
             cache.truncate(before);
+            runner.release();
         }
         n_processed = before;
         throw;
@@ -270,7 +270,7 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
         forward(runner, *decoder, cache, part, n_processed + first,
                 last ? std::span<float>(logits) : std::span<float>());
     }
-    scratch = std::max(scratch, runner.scratch_bytes());
+    scratch = std::max(scratch, runner.scratch_bytes() + residual.capacity() * sizeof(float));
     evict(n, n_processed);
     n_processed += n;
     timings.prefill_ms = ms_since(start);
@@ -305,7 +305,12 @@ void Session::Impl::decode(int32_t token) {
     const int32_t ids[] = {token};
     std::vector<float> residual(static_cast<size_t>(decoder->config().n_embd));
     embed_tokens(runner, *decoder, ids, residual);
-    forward(runner, *decoder, cache, residual, n_processed, logits);
+    try {
+        forward(runner, *decoder, cache, residual, n_processed, logits);
+    } catch (...) {
+        cache.truncate(n_processed);  // layers that already had the row
+        throw;
+    }
     evict(1, n_processed);
     ++n_processed;
 }

@@ -79,6 +79,8 @@ ggml_tensor * RaggedAttention::attend(const GraphBuilder & b, ggml_tensor * q, g
 }
 
 ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Qkv & qkv) {
+    // only several tokens need masks, and their graphs hold one layer each: the last one's are done with
+    masks_.clear();
     appends_.push_back(std::make_unique<Append>());
     appends_.back()->cache = &cache_;
     appends_.back()->il = il;

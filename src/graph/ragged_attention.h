@@ -42,7 +42,7 @@ class RaggedAttention {
     const DecoderConfig & config_;
     int32_t n_, first_;
     std::vector<std::unique_ptr<Append>> appends_;
-    std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // by n_kv: [n][n_kv]
+    std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // of the layer built last, by n_kv: [n][n_kv]
 };
 
 }  // namespace kvsieve

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cache/arena.h"
 #include "kvsieve/error.h"
 
 namespace kvsieve {
@@ -33,17 +34,15 @@ ggml_tensor * GraphBuilder::external(ggml_type type, int64_t ne0, int64_t ne1, i
 }
 
 struct GraphRunner::Impl {
-    ggml_backend_ptr backend;
+    int32_t n_threads = 1;
     ggml_gallocr_ptr allocator;
     std::vector<uint8_t> metadata;
+    Arena work;  // what the kernels themselves ask for: converted operands, partial results
 };
 
 GraphRunner::GraphRunner(int32_t n_threads) : impl_(std::make_unique<Impl>()) {
-    impl_->backend.reset(ggml_backend_cpu_init());
-    if (!impl_->backend) {
-        throw Error(ErrorCode::runtime, "the CPU backend of ggml could not be started");
-    }
-    ggml_backend_cpu_set_n_threads(impl_->backend.get(), n_threads);
+    ggml_cpu_init();
+    impl_->n_threads = n_threads;
 }
 
 GraphRunner::~GraphRunner() = default;
@@ -58,14 +57,18 @@ void GraphRunner::run(size_t max_nodes, const std::function<void(GraphBuilder &)
     build(builder);
 
     if (!impl_->allocator) {
-        impl_->allocator.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(impl_->backend.get())));
+        impl_->allocator.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
     }
     if (!ggml_gallocr_alloc_graph(impl_->allocator.get(), builder.graph)) {
         throw Error(ErrorCode::runtime, "not enough memory for the working buffers of a graph with " +
                                             std::to_string(ggml_graph_n_nodes(builder.graph)) + " nodes");
     }
-    scratch_bytes_ = std::max<uint64_t>(scratch_bytes_, ggml_gallocr_get_buffer_size(impl_->allocator.get(), 0));
-    const ggml_status status = ggml_backend_graph_compute(impl_->backend.get(), builder.graph);
+    ggml_cplan plan = ggml_graph_plan(builder.graph, impl_->n_threads, nullptr);
+    impl_->work.grow(plan.work_size, "the working memory of a graph");
+    plan.work_data = impl_->work.data();
+    scratch_bytes_ = std::max<uint64_t>(scratch_bytes_, ggml_gallocr_get_buffer_size(impl_->allocator.get(), 0) +
+                                                            impl_->work.size() + impl_->metadata.size());
+    const ggml_status status = ggml_graph_compute(builder.graph, &plan);
     if (status != GGML_STATUS_SUCCESS) {
         throw Error(ErrorCode::runtime,
                     std::string("the backend could not compute a graph: ") + ggml_status_to_string(status));
@@ -75,6 +78,7 @@ void GraphRunner::run(size_t max_nodes, const std::function<void(GraphBuilder &)
 void GraphRunner::release() {
     impl_->allocator.reset();
     impl_->metadata = {};
+    impl_->work.shrink(0);
 }
 
 }  // namespace kvsieve

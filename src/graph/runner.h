@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Builds, allocates and computes ggml graphs on one backend.
+// Builds, allocates and computes ggml graphs on the CPU.
 #pragma once
 
 #include <ggml-alloc.h>
@@ -27,7 +27,7 @@ struct GraphBuilder {
     [[nodiscard]] ggml_tensor * external(ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, void * data) const;
 };
 
-/// Owns a CPU backend and the working memory of its graphs. Not thread-safe; one per session.
+/// Owns the working memory of graphs on the CPU. Not thread-safe; one per session.
 class GraphRunner {
   public:
     explicit GraphRunner(int32_t n_threads);
@@ -39,7 +39,7 @@ class GraphRunner {
     /// Outputs are external tensors that the graph writes. Throws Error{runtime} when memory or the backend fails.
     void run(size_t max_nodes, const std::function<void(GraphBuilder &)> & build);
 
-    /// Bytes of the largest graph's intermediate results so far.
+    /// Most bytes that a graph took so far: intermediate results, the kernels' working memory, descriptions.
     [[nodiscard]] uint64_t scratch_bytes() const { return scratch_bytes_; }
     /// Gives the working memory back; the next graph allocates anew.
     void release();
