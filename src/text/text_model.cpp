@@ -95,14 +95,14 @@ TextModel::TextModel(const GgufFile & file) {
     params.load_mode = LLAMA_LOAD_MODE_NONE;
     params.n_gpu_layers = 0;
     params.progress_callback = [](float, void *) { return true; };  // the default one prints dots
+    const UpstreamErrors errors;
     try {
         model_ = llama_model_load_from_file(file.path().c_str(), params);
     } catch (const std::exception & e) {
         fail(file, std::string("cannot be read by libllama: ") + e.what());
     }
     if (model_ == nullptr) {
-        fail(file, "cannot be read by libllama as a model of architecture '" + architecture +
-                       "' (unknown architecture, or keys or tensors that do not fit it)");
+        fail(file, "cannot be read by libllama as a model of architecture '" + architecture + "': " + errors.text());
     }
     // Tokenizing with add_special asserts that these exist.
     const bool lost_bos = llama_vocab_get_add_bos(vocab()) && llama_vocab_bos(vocab()) == LLAMA_TOKEN_NULL;

@@ -29,6 +29,8 @@ LogState & log_state() {
     return state;
 }
 
+thread_local std::string * collector = nullptr;
+
 LogLevel level_of(ggml_log_level level) {
     switch (level) {
         case GGML_LOG_LEVEL_ERROR:
@@ -66,6 +68,9 @@ void write_all(std::string_view text) {
 }  // namespace
 
 void route_upstream_log(ggml_log_level level, const char * text, void * /*user_data*/) {
+    if (collector != nullptr && text != nullptr && level == GGML_LOG_LEVEL_ERROR) {
+        *collector += text;
+    }
     LogState & state = log_state();
     const std::scoped_lock lock(state.mutex);
     if (!state.callback || text == nullptr) {
@@ -83,6 +88,27 @@ void route_upstream_log(ggml_log_level level, const char * text, void * /*user_d
         begin = end + 1;
     }
     state.line.erase(0, begin);
+}
+
+UpstreamErrors::UpstreamErrors() {
+    collector = &collected_;
+}
+
+UpstreamErrors::~UpstreamErrors() {
+    collector = nullptr;
+}
+
+std::string UpstreamErrors::text() const {
+    std::string line = collected_.substr(0, collected_.find('\n'));
+    // "mtmd_init_from_file: error: clip_init: the reason"
+    for (size_t colon = line.find(": "); colon != std::string::npos; colon = line.find(": ")) {
+        const std::string head = line.substr(0, colon);
+        if (head != "error" && (head.find(' ') != std::string::npos || head.find('_') == std::string::npos)) {
+            break;
+        }
+        line.erase(0, colon + 2);
+    }
+    return line.empty() ? "no reason given" : line;
 }
 
 void ensure_upstream() {

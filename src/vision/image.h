@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Image files to 8-bit RGB, as llama.cpp's tools read them (stb_image; alpha is dropped).
+// Image files to 8-bit RGB, by the same decoder as llama.cpp's tools (stb_image; alpha is dropped, the first
+// frame of an animation is taken).
 #pragma once
 
 #include <cstdint>
@@ -19,11 +20,11 @@ struct Image {
     int32_t width = 0;
     int32_t height = 0;
     std::vector<uint8_t> rgb;  ///< [height][width][3]
-    std::string id;            ///< hash of size and pixels, 16 hexadecimal digits
+    std::string id;            ///< SHA-256 of the file, 64 hexadecimal digits
 };
 
-/// Throws Error{bad_input} (missing, empty, not an image, cut) or Error{too_large} (limits above; the size is
-/// checked before anything is decoded).
+/// PNG, JPEG, BMP, GIF, PNM, PSD and HDR files. Throws Error{bad_input} (missing, empty, not an image, cut) or
+/// Error{too_large} (limits above; the size is checked before anything is decoded).
 [[nodiscard]] Image load_image(const std::filesystem::path & path);
 [[nodiscard]] Image decode_image(std::span<const uint8_t> bytes, const std::string & name);
 
