@@ -6,7 +6,9 @@ function(kvsieve_compile_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wcast-qual
-                                           -Wold-style-cast -Woverloaded-virtual)
+                                           -Wold-style-cast -Woverloaded-virtual
+                         # GCC 12 warns wrongly about "text" + temporary (its bug 105651)
+                         $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
   if(KVSIEVE_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
