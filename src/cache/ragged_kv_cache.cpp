@@ -204,9 +204,9 @@ void RaggedKvCache::reserve(int32_t n_more) {
 bool RaggedKvCache::append(int32_t il, const F32Rows & k, const F32Rows & v, int32_t n_tokens, int32_t first_position,
                            int32_t g_begin, int32_t g_end) noexcept {
     g_end = g_end < 0 ? params_.n_head_kv : g_end;
-    if (il < 0 || static_cast<size_t>(il) >= layers_.size() || k.data == nullptr || v.data == nullptr || n_tokens < 0 ||
-        g_begin < 0 || g_begin > g_end || g_end > params_.n_head_kv || first_position < 0 ||
-        first_position > INT32_MAX - n_tokens) {
+    if (il < 0 || static_cast<size_t>(il) >= layers_.size() || n_tokens < 0 ||
+        (n_tokens > 0 && (k.data == nullptr || v.data == nullptr)) || g_begin < 0 || g_begin > g_end ||
+        g_end > params_.n_head_kv || first_position < 0 || first_position > INT32_MAX - n_tokens) {
         return false;
     }
     Layer & layer = layers_[static_cast<size_t>(il)];

@@ -9,6 +9,7 @@
 #include <map>
 #include <numeric>
 #include <random>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,12 +25,10 @@ struct LayerData {
     std::vector<float> k, v;
     std::vector<ggml_fp16_t> k16, v16;
 
-    [[nodiscard]] std::vector<float> row(bool key, int32_t g, int32_t position) const {
+    [[nodiscard]] std::span<const float> row(bool key, int32_t g, int32_t position) const {
         const auto at = (static_cast<size_t>(g) * static_cast<size_t>(n_tokens) + static_cast<size_t>(position)) *
                         static_cast<size_t>(head_dim);
-        const std::vector<float> & from = key ? k : v;
-        return {from.begin() + static_cast<std::ptrdiff_t>(at),
-                from.begin() + static_cast<std::ptrdiff_t>(at) + head_dim};
+        return std::span(key ? k : v).subspan(at, static_cast<size_t>(head_dim));
     }
 };
 

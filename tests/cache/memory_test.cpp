@@ -237,6 +237,7 @@ TEST(CacheErrors, AppendRefusesInsteadOfFailing) {
     EXPECT_FALSE(cache.append(0, {rows.data()}, {rows.data()}, 64, 0)) << "more than reserved";
     EXPECT_FALSE(cache.append(2, {rows.data()}, {rows.data()}, 1, 0));
     EXPECT_FALSE(cache.append(0, {}, {rows.data()}, 1, 0));
+    EXPECT_TRUE(cache.append(0, {}, {}, 0, 0));
     EXPECT_FALSE(cache.append(0, {rows.data()}, {rows.data()}, 1, -1));
     EXPECT_FALSE(cache.append(0, {rows.data()}, {rows.data()}, 1, 0, 1, 3));
     EXPECT_TRUE(cache.append(0, {rows.data()}, {rows.data()}, 1, 5));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Eviction while decoding against a naive model: a list from which an element is erased.
 #include <algorithm>
+#include <set>
 
 #include "cache/cache_test_util.h"
 
@@ -156,6 +157,53 @@ TEST(Ring, SeveralTokensAtOnceAndAnySlot) {
         }
         expect_rows(cache, 0, logical);
     }
+}
+
+// The rule as the policy layer plays it, on several layers with their own budgets.
+TEST(Ring, FollowsSimulateDecode) {
+    const int32_t n_prompt = 160, n_steps = 700;
+    std::mt19937 rng(6);
+    Plan plan;
+    for (const double rho : {0.0, 0.1, 0.5, 0.8, 0.97}) {
+        const std::vector<int32_t> kept = random_positions(n_prompt, 1.0 - rho, rng);
+        const auto n_kept = static_cast<int32_t>(kept.size());
+        plan.layers.push_back({{kept}});
+        plan.decode.push_back({rho, n_kept > 25 ? n_kept - 25 : n_kept / 2});
+    }
+    const auto n_layer = static_cast<int32_t>(plan.layers.size());
+    RaggedKvCache cache({n_layer, kHeads, kDim, KvType::f16, true});
+    cache.reserve(n_prompt);
+    std::vector<std::set<int32_t>> want(plan.layers.size());
+    for (int32_t il = 0; il < n_layer; ++il) {
+        append(cache, il, 0, n_prompt);
+        const std::vector<int32_t> & kept = plan.layers[static_cast<size_t>(il)].kept[0];
+        want[static_cast<size_t>(il)] = std::set<int32_t>(kept.begin(), kept.end());
+    }
+    cache.compact(plan);
+    const DecodeTrace trace = simulate_decode(plan, n_prompt, n_steps);
+    std::vector<size_t> seen(plan.layers.size());
+    for (int32_t step = 1; step <= n_steps; ++step) {
+        cache.reserve(1);
+        for (int32_t il = 0; il < n_layer; ++il) {
+            const auto at = static_cast<size_t>(il);
+            const DecodeRule & rule = plan.decode[at];
+            append(cache, il, n_prompt + step - 1, 1);
+            want[at].insert(n_prompt + step - 1);
+            if (rule.n_over(cache.n_rows(il, 0), n_prompt + step) > 0) {
+                cache.evict(il, rule.drop_slot);
+            }
+            while (seen[at] < trace.removed[at].size() && trace.removed[at][seen[at]].step == step) {
+                want[at].erase(trace.removed[at][seen[at]++].position);
+            }
+            const auto held = cache.positions(il, 1);
+            ASSERT_EQ(std::set<int32_t>(held.begin(), held.end()), want[at]) << "layer " << il << " step " << step;
+        }
+    }
+    for (int32_t il = 0; il < n_layer; ++il) {
+        EXPECT_EQ(cache.n_rows(il, 0), trace.final_len[static_cast<size_t>(il)]);
+        expect_rows(cache, il, {want[static_cast<size_t>(il)].begin(), want[static_cast<size_t>(il)].end()});
+    }
+    EXPECT_GT(trace.removed[4].size(), 600U);
 }
 
 TEST(Ring, EvictedToNothingAndOnAgain) {
