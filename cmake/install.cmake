@@ -79,6 +79,10 @@ foreach(external IN LISTS externals)
   elseif(external MATCHES "^OpenMP::")
     set(external OpenMP::OpenMP_CXX)  # the runtime is the same for C, and a consumer may be C++ only
     set(package "OpenMP COMPONENTS CXX")
+  elseif(external MATCHES "^PkgConfig::(.*)")
+    string(TOLOWER "${CMAKE_MATCH_1}" module)
+    list(APPEND KVSIEVE_DEPENDENCIES "find_dependency(PkgConfig)"
+                "pkg_check_modules(${CMAKE_MATCH_1} REQUIRED QUIET IMPORTED_TARGET GLOBAL ${module})")
   elseif(external MATCHES "^CUDA::")
     set(package CUDAToolkit)
   elseif(external STREQUAL "llama" OR external MATCHES "^ggml::")
