@@ -19,11 +19,11 @@ namespace kvsieve {
 /// What stays the same over all layers of one prompt.
 struct PromptShape {
     int32_t n_layer = 0;
-    int32_t n_head = 0;                ///< query heads, H
-    int32_t n_head_kv = 0;             ///< KV heads, G; query head h reads KV head h / (H / G)
-    int32_t head_dim = 0;              ///< d; 0 where keys and values are not observed
-    int32_t n_tokens = 0;              ///< prompt tokens, T; positions 0 .. T-1
-    std::vector<uint8_t> visual_mask;  ///< [T], 1 = visual token; empty = no visual token
+    int32_t n_head = 0;                     ///< query heads, H
+    int32_t n_head_kv = 0;                  ///< KV heads, G; query head h reads KV head h / (H / G)
+    int32_t head_dim = 0;                   ///< d; 0 where keys and values are not observed
+    int32_t n_tokens = 0;                   ///< prompt tokens, T; positions 0 .. T-1
+    std::vector<uint8_t> visual_mask = {};  ///< [T], 1 = visual token; empty = no visual token
 };
 
 /// Which prompt queries' attention rows a method wants to see.
@@ -73,7 +73,7 @@ struct LayerScore {
     /// [n_set, T] with n_set = 1 (one set for all heads) or G; higher is kept longer. May be empty.
     std::vector<double> score;
     /// Named scalars and lists of the layer (strength, skew, elite, ...), which allocators read.
-    std::map<std::string, PlanExtra> stats;
+    std::map<std::string, PlanExtra> stats = {};
 };
 
 /// Kept positions of one layer: one ascending list for all KV heads, or one per KV head.
@@ -105,8 +105,8 @@ struct Plan {
 
 /// Per-layer budgets computed offline (PrefixKV's published configuration: the forgotten fraction per layer).
 struct Profile {
-    std::vector<double> forget;     ///< [L], each in [0, 1)
-    std::string model_fingerprint;  ///< empty: not known (a bare list as published)
+    std::vector<double> forget;          ///< [L], each in [0, 1)
+    std::string model_fingerprint = {};  ///< empty: not known (a bare list as published)
     std::string method = "prefixkv";
 };
 
@@ -123,8 +123,8 @@ struct ParamSpec {
 /// What the caller asks of a method. `params` are strings as typed; make_method() checks them.
 struct MethodOptions {
     double keep = 1.0;  ///< fraction of KV entries kept, in (0, 1] (of the visual ones where Traits::visual)
-    std::map<std::string, std::string> params;
-    std::optional<Profile> profile;  ///< excludes keep
+    std::map<std::string, std::string> params = {};
+    std::optional<Profile> profile = std::nullopt;  ///< excludes keep
     uint64_t seed = 0;
 };
 

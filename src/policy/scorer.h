@@ -36,7 +36,11 @@ class Scorer {
 
 /// Queries whose attention AirCache averages.
 enum class EliteQueries { elite, last, all };
-/// AirCache's visual scores (METHODS 9), with the stats `elite`, `strength` and `skew`.
-[[nodiscard]] std::unique_ptr<Scorer> elite_scorer(double alpha, EliteQueries queries);
+/// Floats of attention rows that a scorer asks for at a time (16 MiB).
+inline constexpr size_t kMaxBlockFloats = size_t{4} << 20U;
+/// AirCache's visual scores (METHODS 9), with the stats `elite`, `strength` and `skew`. The block size bounds
+/// memory and changes nothing else.
+[[nodiscard]] std::unique_ptr<Scorer> elite_scorer(double alpha, EliteQueries queries,
+                                                   size_t max_block_floats = kMaxBlockFloats);
 
 }  // namespace kvsieve

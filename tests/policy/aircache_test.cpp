@@ -8,7 +8,8 @@ using test::check_golden_entries;
 
 TEST(AirCacheGolden, EliteScoresBudgetsAndPositions) {
     const int n = check_golden_entries("aircache", "aircache", {}, [](const auto & params) {
-        return MethodOptions{.keep = params.at("keep"), .params = {{"alpha", params.at("alpha").dump()}}, .profile = {}};
+        return MethodOptions{
+            .keep = params.at("keep"), .params = {{"alpha", params.at("alpha").dump()}}, .profile = {}};
     });
     EXPECT_EQ(n, 48);
 }

@@ -16,10 +16,12 @@
 
 namespace kvsieve::test {
 
-inline std::filesystem::path golden_dir() { return std::filesystem::path(KVSIEVE_TEST_DATA) / "golden"; }
+inline std::filesystem::path golden_dir() {
+    return std::filesystem::path(KVSIEVE_TEST_DATA) / "golden";
+}
 
 inline nlohmann::json read_golden(const std::string & name) {
-    const auto path  = golden_dir() / (name + ".json.gz");
+    const auto path = golden_dir() / (name + ".json.gz");
     const gzFile file = gzopen(path.c_str(), "rb");
     if (file == nullptr) {
         throw std::runtime_error("no " + path.string());
@@ -72,9 +74,9 @@ int check_golden_entries(const std::string & golden_method, const std::string & 
                 continue;
             }
             ++n_entries;
-            const std::string what      = name + " " + method + " " + entry["params"].dump();
+            const std::string what = name + " " + method + " " + entry["params"].dump();
             const MethodOptions options = options_of(entry["params"]);
-            const auto bound            = make_method(method, options);
+            const auto bound = make_method(method, options);
             const ObservationFile file(golden_dir() / (name + ".npz"), method, bound->traits());
             const Plan plan = plan_from_file(*bound, file);
             std::optional<SimulatedDecode> decode;

@@ -11,8 +11,6 @@
 namespace kvsieve {
 namespace {
 
-constexpr size_t kMaxBlockFloats = size_t{4} << 20U;  // 16 MiB of attention rows at a time
-
 /// Strength and skewness of a layer's visual scores.
 struct Shape {
     double strength = 0;
@@ -47,7 +45,8 @@ Shape shape_of(std::span<const double> scores) {
 
 class EliteScorer final : public Scorer {
   public:
-    EliteScorer(double alpha, EliteQueries queries) : alpha_(alpha), queries_(queries) {}
+    EliteScorer(double alpha, EliteQueries queries, size_t max_block_floats)
+        : alpha_(alpha), queries_(queries), max_block_floats_(max_block_floats) {}
 
     void observe(Traits & traits) const override { traits.rows = RowsWanted::text_after_visual; }
 
@@ -64,7 +63,7 @@ class EliteScorer final : public Scorer {
         std::vector<double> visual_score(visual.size(), 0.0);
         const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
         const auto n_head = static_cast<size_t>(prompt.n_head);
-        const size_t block = std::max<size_t>(1, kMaxBlockFloats / (n_head * n_tokens));
+        const size_t block = std::max<size_t>(1, max_block_floats_ / (n_head * n_tokens));
         std::vector<float> rows;
         for (size_t first = 0; first < elite.size(); first += block) {
             const size_t n = std::min(block, elite.size() - first);
@@ -149,12 +148,13 @@ class EliteScorer final : public Scorer {
 
     double alpha_;
     EliteQueries queries_;
+    size_t max_block_floats_;
 };
 
 }  // namespace
 
-std::unique_ptr<Scorer> elite_scorer(double alpha, EliteQueries queries) {
-    return std::make_unique<EliteScorer>(alpha, queries);
+std::unique_ptr<Scorer> elite_scorer(double alpha, EliteQueries queries, size_t max_block_floats) {
+    return std::make_unique<EliteScorer>(alpha, queries, max_block_floats);
 }
 
 }  // namespace kvsieve
