@@ -126,12 +126,12 @@ void GgufScanner::read_header() {
     n_value_ = read<uint64_t>("the number of keys");
     const uint64_t rest = file_.size_ - at_;
     if (n_tensor_ > rest / kMinTensorBytes) {
-        fail("is damaged: it says it has " + std::to_string(n_tensor_) + " tensors, which " +
+        fail("is cut or damaged: it says it has " + std::to_string(n_tensor_) + " tensors, which " +
              std::to_string(file_.size_) + " bytes cannot hold");
     }
     if (n_value_ > rest / kMinValueBytes) {
-        fail("is damaged: it says it has " + std::to_string(n_value_) + " keys, which " + std::to_string(file_.size_) +
-             " bytes cannot hold");
+        fail("is cut or damaged: it says it has " + std::to_string(n_value_) + " keys, which " +
+             std::to_string(file_.size_) + " bytes cannot hold");
     }
 }
 
