@@ -2,8 +2,13 @@
 // Made-up prompts with full attention, reduced to what methods observe.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kvsieve/error.h"

@@ -2,6 +2,7 @@
 // What holds for every method of the registry, on random prompts and degenerate ones.
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cmath>
 #include <limits>
 #include <set>
