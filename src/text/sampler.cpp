@@ -3,6 +3,7 @@
 
 #include <llama.h>
 
+#include <algorithm>
 #include <cmath>
 #include <exception>
 #include <limits>
@@ -93,13 +94,10 @@ int32_t Sampler::Impl::pick(std::span<const float> logits, bool with_grammar) {
     if (with_grammar) {
         llama_sampler_apply(grammar.get(), &array);
     }
-    bool any = false;
-    for (const llama_token_data & candidate : candidates) {
-        any = any || candidate.logit != -std::numeric_limits<float>::infinity();
-    }
-    if (!any) {
-        throw Error(ErrorCode::runtime, with_grammar ? "the grammar cannot be continued by any token of the vocabulary"
-                                                     : "every logit is minus infinity, expected at least one number");
+    if (with_grammar && std::none_of(candidates.begin(), candidates.end(), [](const llama_token_data & candidate) {
+            return candidate.logit != -std::numeric_limits<float>::infinity();
+        })) {
+        throw Error(ErrorCode::runtime, "the grammar cannot be continued by any token of the vocabulary");
     }
     llama_sampler_apply(chain.get(), &array);
     if (array.selected < 0 || static_cast<size_t>(array.selected) >= array.size) {
@@ -148,30 +146,42 @@ int32_t Sampler::sample(std::span<const float> logits) {
         throw Error(ErrorCode::invalid_argument,
                     std::to_string(logits.size()) + " logits came, expected " + std::to_string(impl_->text->n_vocab()));
     }
+    size_t best = 0;
     for (size_t i = 0; i < logits.size(); ++i) {
         if (std::isnan(logits[i]) || logits[i] == std::numeric_limits<float>::infinity()) {
             throw Error(ErrorCode::runtime, "the logit of token " + std::to_string(i) + " is not a number");
         }
+        best = logits[i] > logits[best] ? i : best;
     }
+    if (logits[best] == -std::numeric_limits<float>::infinity()) {
+        throw Error(ErrorCode::runtime, "every logit is minus infinity, expected at least one number");
+    }
+    // As llama.cpp does: a draw without the grammar stands if the grammar allows it. Applying the grammar to the
+    // whole vocabulary takes milliseconds.
+    const int32_t token = impl_->greedy ? static_cast<int32_t>(best) : impl_->pick(logits, false);
     if (!impl_->grammar) {
-        return impl_->pick(logits, false);
+        return token;
     }
     if (impl_->broken) {
         throw Error(ErrorCode::runtime, "the grammar did not allow the last token, so it cannot go on");
     }
-    // As llama.cpp does: a draw without the grammar stands if the grammar allows it. Applying the grammar to the
-    // whole vocabulary takes milliseconds.
-    const int32_t token = impl_->pick(logits, false);
     return impl_->allows(token) ? token : impl_->pick(logits, true);
 }
 
 void Sampler::accept(int32_t token) {
     if (impl_->grammar) {
-        if (impl_->broken || token < 0 || token >= impl_->text->n_vocab() || !impl_->allows(token)) {
+        const auto refuse = [this, token] {
             impl_->broken = true;
             throw Error(ErrorCode::runtime, "the grammar does not allow token " + std::to_string(token) + " here");
+        };
+        if (impl_->broken || token < 0 || token >= impl_->text->n_vocab() || !impl_->allows(token)) {
+            refuse();
         }
-        llama_sampler_accept(impl_->grammar.get(), token);
+        try {
+            llama_sampler_accept(impl_->grammar.get(), token);
+        } catch (const std::exception &) {  // grammars that mix <tokens> and characters are asked only for the first
+            refuse();
+        }
     }
     llama_sampler_accept(impl_->chain.get(), token);
 }
