@@ -224,6 +224,9 @@ void write_npz(const fs::path & path, std::span<const NpzArray> arrays) {
     const auto fail_write = [&](const std::string & why) {
         throw Error(ErrorCode::io, "cannot write " + path.string() + ": " + why);
     };
+    if (arrays.empty()) {  // libzip writes no file without entries
+        throw Error(ErrorCode::invalid_argument, path.string() + " would hold no array; expected at least one");
+    }
     // Header and data of an entry are one buffer for libzip: fragments, both alive until zip_close().
     std::vector<std::string> headers;
     for (const NpzArray & array : arrays) {
