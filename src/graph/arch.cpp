@@ -57,20 +57,12 @@ RopeConfig read_rope(const GgufFile & file, const std::string & prefix, const De
         refuse(file, prefix + "rope.freq_base and rope.scaling.factor must be positive and finite");
     }
     rope.freq_scale = factor == 0.0F || type == "none" ? 1.0F : 1.0F / factor;
-    rope.beta_fast = file.get_f32(prefix + "rope.scaling.yarn_beta_fast", 32.0F);
-    rope.beta_slow = file.get_f32(prefix + "rope.scaling.yarn_beta_slow", 1.0F);
-    rope.ext_factor = file.get_f32(prefix + "rope.scaling.yarn_ext_factor", type == "yarn" ? 1.0F : 0.0F);
-    if (rope.ext_factor < 0.0F) {
-        rope.ext_factor = type == "yarn" ? 1.0F : 0.0F;
-    }
-    rope.attn_factor = file.get_f32(prefix + "rope.scaling.yarn_attn_factor", 1.0F);
+    // the yarn_* keys beside these are read by libllama for some other architectures only
+    rope.ext_factor = type == "yarn" ? 1.0F : 0.0F;
     if (rope.ext_factor != 0.0F) {
-        // libllama's convention: YaRN's magnitude factor is undone here because ggml_rope_ext applies it again
+        // libllama's convention: YaRN's magnitude factor is 1 here because ggml_rope_ext applies it itself
         const float scale = 1.0F / rope.freq_scale;
-        const float log_mul = file.get_f32(prefix + "rope.scaling.yarn_log_multiplier", 0.0F);
-        const auto mscale = [scale](float m) { return scale <= 1.0F ? 1.0F : 0.1F * m * std::log(scale) + 1.0F; };
-        rope.attn_factor = log_mul != 0.0F ? mscale(1.0F) / mscale(log_mul) : mscale(1.0F);
-        rope.attn_factor *= 1.0F / (1.0F + 0.1F * std::log(scale));
+        rope.attn_factor = (scale <= 1.0F ? 1.0F : 0.1F * std::log(scale) + 1.0F) / (1.0F + 0.1F * std::log(scale));
     }
     rope.attn_factor *= file.get_f32(prefix + "rope.scaling.attn_factor", 1.0F);
     return rope;
