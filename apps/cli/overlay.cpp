@@ -23,7 +23,7 @@ constexpr Color kLlavaPad{122, 116, 104};
 constexpr int kGap = 12;     // between panels
 constexpr int kMargin = 20;  // around everything
 constexpr int kLabelHeight = 20;
-constexpr int kPanelSide = 192;  // of a layer's panel, about
+constexpr int kPanelSide = 216;  // of a layer's panel, about
 constexpr int kMaxColumns = 8;
 
 /// From few layers to all of them: dark violet to light yellow ("inferno").
@@ -61,8 +61,8 @@ Grid make_grid(const ImagePlace & place) {
     return {.nx = place.nx, .ny = place.ny, .cell_w = cell, .cell_h = cell};
 }
 
-std::string count_text(double kept, size_t n, int n_set) {
-    return n_set == 1 ? fmt::format("{:.0f}/{}", kept, n) : fmt::format("{:.1f}/{}", kept, n);
+std::string layer_label(const KeptTokens & kept, size_t il) {
+    return fmt::format("layer {}  {:.0f}/{}", il, kept.mean_kept(il), kept.layers[il].size());
 }
 
 Canvas layer_panel(const Canvas & view, const Grid & grid, const std::vector<int> & kept, int n_set) {
@@ -96,7 +96,7 @@ Canvas heat_panel(const Canvas & view, const Grid & grid, const KeptTokens & kep
     for (int y = 0; y < grid.height(); ++y) {
         for (int x = 0; x < grid.width(); ++x) {
             const double share = shares[grid.token(x, y)];
-            panel.set(x, y, blend(gray(view.at(x, y)), heat(share), 0.72));
+            panel.set(x, y, blend(blend({0, 0, 0}, gray(view.at(x, y)), 0.7), heat(share), 0.7));
         }
     }
     return panel;
@@ -112,11 +112,6 @@ void draw_legend(Canvas & canvas, int x, int y, int width, const KeptTokens & ke
     }
     canvas.text(x, y - 1, 2, kFaintText, "0");
     canvas.text(to + 8, y - 1, 2, kFaintText, most);
-}
-
-void draw_label(Canvas & canvas, int x, int y, int width, const Color & color, std::string_view text) {
-    const int scale = Canvas::text_width(text, 2) <= width ? 2 : 1;
-    canvas.text(x, y + (scale == 2 ? 0 : 6), scale, color, text);
 }
 
 std::string image_label(const OverlayImage & image) {
@@ -142,20 +137,19 @@ Canvas grid_block(const OverlayImage & image, const KeptTokens & kept, EncoderVi
     block.text(0, 0, 2, kText, image_label(image));
     const int top = kLabelHeight + 8;
 
-    draw_label(block, 0, top, big.width(), kText,
-               kept.n_set == 1 ? "layers that keep a token" : "KV heads that keep a token");
+    block.text(0, top, 2, kText, kept.n_set == 1 ? "layers that keep a token" : "KV heads that keep a token");
     block.draw(heat_panel(view_of(image.pixels, view, big.width(), big.height()), big, kept), 0, top + kLabelHeight);
     draw_legend(block, 0, top + kLabelHeight + big.height() + 10, big.width(), kept);
 
     const Canvas small = view_of(image.pixels, view, grid.width(), grid.height());
+    const std::string widest = layer_label(kept, kept.layers.size() - 1) + "0";
+    const int scale = Canvas::text_width(widest, 2) <= grid.width() ? 2 : 1;
     for (int il = 0; il < n_layer; ++il) {
-        const auto & layer = kept.layers[static_cast<size_t>(il)];
+        const auto layer = static_cast<size_t>(il);
         const int x = left + (il % columns) * (grid.width() + kGap);
         const int y = top + (il / columns) * row_height;
-        const std::string label = fmt::format(
-            "layer {}  {}", il, count_text(kept.mean_kept(static_cast<size_t>(il)), layer.size(), kept.n_set));
-        draw_label(block, x, y, grid.width(), kText, label);
-        block.draw(layer_panel(small, grid, layer, kept.n_set), x, y + kLabelHeight);
+        block.text(x, y + (scale == 2 ? 0 : 6), scale, kText, layer_label(kept, layer));
+        block.draw(layer_panel(small, grid, kept.layers[layer], kept.n_set), x, y + kLabelHeight);
     }
     return block;
 }
@@ -186,8 +180,7 @@ Canvas strip_block(const OverlayImage & image, const KeptTokens & kept) {
     };
     for (int il = 0; il < n_layer; ++il) {
         const auto & layer = kept.layers[static_cast<size_t>(il)];
-        const std::string counts = count_text(kept.mean_kept(static_cast<size_t>(il)), layer.size(), kept.n_set);
-        draw_row(top + il * kRow, fmt::format("layer {}  {}", il, counts),
+        draw_row(top + il * kRow, layer_label(kept, static_cast<size_t>(il)),
                  [&](size_t token) { return static_cast<double>(layer[token]) / kept.n_set; });
     }
     const std::vector<double> shares = heat_of(kept);

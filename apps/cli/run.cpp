@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "commands.h"
+#include "conversation.h"
+#include "kvsieve/engine.h"
+#include "kvsieve/error.h"
+#include "kvsieve/log.h"
+#include "method_options.h"
+#include "output.h"
+#include "terminal.h"
+#include "usage.h"
+#include "vision/image.h"
+
+using namespace kvsieve;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kMaxInt = 2147483647;
+constexpr size_t kMaxTextBytes = size_t{64} << 20U;
+
+struct RunOptions {
+    std::string model, mmproj, prompt, system, chat_template, overlay, grammar;
+    std::vector<std::string> images, stop;
+    std::string kv_type = "f16", kv_rot = "on";
+    int32_t n_ctx = 0;
+    int32_t n_threads = 0;
+    GenerateOptions generate;
+    MethodArgs method;
+    bool interactive = false, json = false, verbose = false;
+    bool has_prompt = false;
+};
+
+[[noreturn]] void refuse(const std::string & sentence) {
+    throw Error(ErrorCode::invalid_argument, sentence);
+}
+
+std::string read_all(std::istream & in, const std::string & name) {
+    std::string text(std::istreambuf_iterator<char>(in), {});
+    if (in.bad()) {
+        throw Error(ErrorCode::bad_input, name + " cannot be read");
+    }
+    if (text.size() > kMaxTextBytes) {
+        throw Error(ErrorCode::too_large,
+                    fmt::format("{} has {} bytes, expected at most {}", name, text.size(), kMaxTextBytes));
+    }
+    return text;
+}
+
+/// A grammar as typed, or the file behind an '@'.
+std::string read_grammar(const std::string & text) {
+    if (!text.starts_with('@')) {
+        return text;
+    }
+    const std::string path = text.substr(1);
+    std::ifstream file(path, std::ios::binary);
+    if (!file || !fs::is_regular_file(path)) {
+        throw Error(ErrorCode::bad_input, "the grammar file '" + path + "' cannot be read");
+    }
+    return read_all(file, path);
+}
+
+/// The first question; from standard input for "-". One newline at its end is no part of it.
+std::string read_prompt(const RunOptions & options) {
+    if (options.prompt != "-") {
+        return options.prompt;
+    }
+    std::string text = read_all(std::cin, "the prompt from standard input");
+    if (text.ends_with('\n')) {
+        text.pop_back();
+    }
+    return text;
+}
+
+/// Everything that can be refused before a file is opened.
+void check(const RunOptions & options) {
+    if (!options.has_prompt && !options.interactive) {
+        refuse("there is no question; give one with -p TEXT, -p - for standard input, or -i for a conversation");
+    }
+    if (options.prompt == "-" && options.interactive) {
+        refuse("-p - and -i both read standard input; give only one of them");
+    }
+    if (options.has_prompt && options.prompt.empty()) {
+        refuse("the question given with -p is empty");
+    }
+    if (options.model.empty() && !options.mmproj.empty()) {
+        refuse("--mmproj belongs to a model; name that with -m");
+    }
+    if (!options.model.empty() && options.mmproj.empty() && !options.images.empty()) {
+        refuse("--image needs the model's vision encoder; name it with --mmproj");
+    }
+    if (!options.overlay.empty() && options.images.empty()) {
+        refuse("--overlay draws on an image; give one with --image");
+    }
+}
+
+ModelOptions model_options(const RunOptions & options) {
+    ModelOptions files;
+    if (options.model.empty()) {
+        files = embedded_model();
+    } else {
+        files.model = options.model;
+        if (!options.mmproj.empty()) {
+            files.mmproj = options.mmproj;
+        }
+    }
+    files.n_threads = options.n_threads;
+    return files;
+}
+
+void show_log() {
+    set_log_callback([](LogLevel, std::string_view line) { fmt::print(stderr, "{}\n", line); }, LogLevel::info);
+}
+
+void run(const RunOptions & options) {
+    check(options);
+    if (options.verbose) {
+        show_log();
+    }
+    RunSetup setup;
+    setup.method = options.method.resolve();
+    setup.kv_type = parse_kv_type(options.kv_type);
+    setup.kv_rot = options.kv_rot == "on";
+    GenerateOptions generate = options.generate;
+    generate.sampling.seed = static_cast<uint32_t>(setup.method.options.seed);
+    generate.sampling.grammar = read_grammar(options.grammar);
+    for (const std::string & stop : options.stop) {
+        if (stop.empty()) {
+            refuse("--stop takes a text, not an empty one");
+        }
+    }
+    generate.stop = options.stop;
+
+    ShowOptions show{.json = options.json, .short_stats = options.interactive, .overlay = options.overlay};
+    if (!options.overlay.empty()) {
+        check_writable(options.overlay);
+    }
+    for (const std::string & path : options.images) {
+        Image image = load_image(path);
+        if (!options.overlay.empty()) {
+            show.overlay_images.emplace_back(image.width, image.height, std::move(image.rgb));
+        }
+    }
+    const std::string prompt = read_prompt(options);
+
+    const TerminalStyle style = TerminalStyle::of_stderr();
+    Progress progress(style);
+    progress.update("loading", -1.0);
+    setup.files = model_options(options);
+    const auto model = Model::load(setup.files);
+    setup.model = model->info();
+    SessionOptions session_options;
+    session_options.method = setup.method.method;
+    session_options.method_options = setup.method.options;
+    session_options.kv_type = setup.kv_type;
+    session_options.kv_rot = setup.kv_rot;
+    session_options.n_ctx = options.n_ctx;
+    session_options.system = options.system;
+    session_options.chat_template = options.chat_template;
+    Session session(model, session_options);
+    progress.hide();
+
+    Conversation conversation(setup, std::move(session), generate, std::move(show), style, progress);
+    std::vector<fs::path> images(options.images.begin(), options.images.end());
+    if (options.has_prompt) {
+        conversation.ask({.text = prompt, .images = std::exchange(images, {})});
+    }
+    if (options.interactive) {
+        conversation.interact(std::move(images));
+    }
+}
+
+}  // namespace
+
+void add_run_command(CLI::App & app) {
+    CLI::App * const command = app.add_subcommand("run", "Answer a question about images from a compressed KV cache");
+    const auto o = std::make_shared<RunOptions>();
+    SamplingOptions & sampling = o->generate.sampling;
+
+    const auto text = [&](const std::string & names, std::string & target, const std::string & type,
+                          const std::string & help) {
+        return command->add_option(names, target, help)->type_name(type);
+    };
+    const auto group = [&](const std::string & name, std::initializer_list<CLI::Option *> options) {
+        for (CLI::Option * option : options) {
+            option->group(name);
+        }
+    };
+    const auto several = [&](const std::string & names, std::vector<std::string> & target, const std::string & type,
+                             const std::string & help) {
+        return command->add_option(names, target, help)
+            ->type_name(type)
+            ->expected(1)
+            ->allow_extra_args(false)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    };
+    CLI::Option * const prompt =
+        text("-p,--prompt", o->prompt, "TEXT",
+             "The question; '<image>' in it marks an image's place; '-' reads it from standard input");
+    group("Question",
+          {
+              prompt,
+              several("--image", o->images, "FILE", "An image; may be repeated"),
+              text("--system", o->system, "TEXT", "System message"),
+              command->add_flag("-i,--interactive", o->interactive,
+                                "A conversation: questions from standard input, answered from the compressed cache"),
+          });
+    group("Model", {
+                       text("-m,--model", o->model, "FILE", "Language model (GGUF) [the embedded one]"),
+                       text("--mmproj", o->mmproj, "FILE", "Its vision encoder (GGUF)"),
+                       text("--chat-template", o->chat_template, "NAME",
+                            "A chat template that libllama knows, or 'raw' for none [the model's own]"),
+                       add_integer(*command, "-c,--ctx-size", o->n_ctx, 0, kMaxInt,
+                                   "Most tokens of the conversation; 0 = the model's context"),
+                       add_integer(*command, "-t,--threads", o->n_threads, 0, 512, "Threads; 0 = one for each core"),
+                   });
+    o->method.add_to(*command);
+    for (const char * name : {"--method", "--keep", "--set", "--profile"}) {
+        command->get_option(name)->group("KV cache");
+    }
+    group("KV cache",
+          {
+              add_choice(*command, "--kv-type", o->kv_type, {"f16", "q8_0", "q4_0"}, "Type of the cached rows"),
+              add_choice(*command, "--kv-rot", o->kv_rot, {"on", "off"}, "Rotate quantised rows"),
+          });
+    group(
+        "Answer",
+        {
+            add_integer(*command, "-n,--n-predict", o->generate.n_predict, 0, kMaxInt, "At most so many tokens"),
+            several("--stop", o->stop, "TEXT", "Ends the answer; may be repeated"),
+            text("--grammar", o->grammar, "GBNF", "Grammar of the answer, or @FILE"),
+            add_number(*command, "--temp", sampling.temp, 0, 100, "Temperature; 0 = greedy"),
+            add_integer(*command, "--top-k", sampling.top_k, 0, kMaxInt, "Draw from so many likeliest tokens; 0 = all"),
+            add_number(*command, "--top-p", sampling.top_p, 0, 1,
+                       "Draw from the likeliest tokens with this share; 1 = all"),
+            add_number(*command, "--min-p", sampling.min_p, 0, 1, "Least probability relative to the likeliest token"),
+            command->get_option("--seed")->description("Seed of the sampler, and of methods that choose at random"),
+        });
+    group("Output",
+          {
+              command->add_flag("--json", o->json, "Only a JSON object for each answer on standard output"),
+              text("--overlay", o->overlay, "PNG", "Draw which visual tokens were kept"),
+              command->add_flag("-v,--verbose", o->verbose, "Messages of the libraries below on standard error"),
+          });
+    command->callback([o, prompt] {
+        o->has_prompt = prompt->count() > 0;
+        run(*o);
+    });
+}
