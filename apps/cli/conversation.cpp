@@ -12,6 +12,7 @@
 #include "kvsieve/error.h"
 #include "overlay.h"
 #include "print.h"
+#include "question_image.h"
 
 using namespace kvsieve;
 namespace fs = std::filesystem;
@@ -99,9 +100,6 @@ void Conversation::ask(const Turn & turn) {
     }
     end_line();
     ++n_turn_;
-    if (n_turn_ == 1 && !show_.overlay.empty()) {
-        write_overlay();
-    }
     if (show_.json) {
         const auto json = turn_json(setup_, session_, last_, n_turn_);
         print_out(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
@@ -110,6 +108,9 @@ void Conversation::ask(const Turn & turn) {
     } else {
         std::fputs("\n", stderr);
         show_statistics();
+    }
+    if (n_turn_ == 1 && !show_.overlay.empty()) {
+        write_overlay();
     }
 }
 
@@ -199,6 +200,7 @@ Conversation::Next Conversation::command(const std::string & line) {
         if (path.empty() || question.empty()) {
             throw Error(ErrorCode::invalid_argument, "/image takes a path and a question");
         }
+        (void)load_question_image(path);
         std::vector<fs::path> images = std::exchange(waiting_images_, {});
         images.emplace_back(path);
         ask_line(question, std::move(images));

@@ -15,9 +15,9 @@
 #include "kvsieve/log.h"
 #include "method_options.h"
 #include "output.h"
+#include "question_image.h"
 #include "terminal.h"
 #include "usage.h"
-#include "vision/image.h"
 
 using namespace kvsieve;
 namespace fs = std::filesystem;
@@ -144,7 +144,7 @@ void run(const RunOptions & options) {
         check_writable(options.overlay);
     }
     for (const std::string & path : options.images) {
-        Image image = load_image(path);
+        Image image = load_question_image(path);
         if (!options.overlay.empty()) {
             show.overlay_images.emplace_back(image.width, image.height, std::move(image.rgb));
         }
@@ -223,6 +223,7 @@ void add_run_command(CLI::App & app) {
                        add_integer(*command, "-t,--threads", o->n_threads, 0, 512, "Threads; 0 = one for each core"),
                    });
     o->method.add_to(*command);
+    command->get_option("--method")->default_str(o->method.method);
     for (const char * name : {"--method", "--keep", "--set", "--profile"}) {
         command->get_option(name)->group("KV cache");
     }

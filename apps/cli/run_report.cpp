@@ -101,7 +101,7 @@ std::string statistics(const TerminalStyle & style, const RunSetup & setup, cons
     }
     time += fmt::format("prefill {} ({:.0f} tok/s)", format_ms(times.prefill_ms),
                         tokens_per_second(answer.n_prompt, times.prefill_ms));
-    if (times.plan_ms > 0.0 || times.compact_ms > 0.0) {
+    if (session.plan() != nullptr && !session.plan()->keeps_everything && times.compact_ms > 0.0) {
         time +=
             fmt::format("{}plan {}{}compaction {}", dot, format_ms(times.plan_ms), dot, format_ms(times.compact_ms));
     }
