@@ -23,18 +23,20 @@ struct Format {
     std::string_view name;
     std::string_view magic;
 };
-constexpr std::array<Format, 9> kFormats = {{{"PNG", "\x89PNG\r\n\x1a\n"},
+constexpr std::array<Format, 6> kFormats = {{{"PNG", "\x89PNG\r\n\x1a\n"},
                                              {"JPEG", "\xFF\xD8\xFF"},
                                              {"GIF", "GIF8"},
                                              {"BMP", "BM"},
                                              {"PNM", "P5"},
-                                             {"PNM", "P6"},
-                                             {"PSD", "8BPS"},
-                                             {"HDR", "#?RADIANCE"},
-                                             {"HDR", "#?RGBE"}}};
+                                             {"PNM", "P6"}}};
 
 [[noreturn]] void fail(const std::string & name, const std::string & what) {
     throw Error(ErrorCode::bad_input, name + " " + what);
+}
+
+const uint8_t * as_bytes(std::string_view text) {
+    const void * data = text.data();
+    return static_cast<const uint8_t *>(data);
 }
 
 std::string_view format_of(std::string_view bytes) {
@@ -58,9 +60,24 @@ void check_size(const std::string & name, int64_t width, int64_t height) {
     }
 }
 
-// A JPEG that ends before its end marker is decoded to grey by stb_image without an error.
-bool has_end_of_jpeg(std::string_view bytes) {
-    return bytes.find("\xFF\xD9") != std::string_view::npos;
+// stb_image fills the missing part of these with grey or black and reports no error.
+void check_complete(const std::string & name, std::string_view format, std::string_view bytes) {
+    if (format == "JPEG") {
+        // The last end marker must stand behind the last scan: thumbnails inside have their own.
+        const size_t scan = bytes.rfind("\xFF\xDA");
+        const size_t end = bytes.rfind("\xFF\xD9");
+        if (end == std::string_view::npos || (scan != std::string_view::npos && end < scan)) {
+            fail(name, "is cut: the end marker of the JPEG is missing");
+        }
+    }
+    if (format == "GIF" && bytes.substr(0, bytes.find_last_not_of('\0') + 1).back() != ';') {
+        fail(name, "is cut: the end marker of the GIF is missing");
+    }
+    const uint64_t needed = format == "BMP" ? bmp_bytes({as_bytes(bytes), bytes.size()}) : 0;
+    if (needed > bytes.size()) {
+        fail(name, "is cut: its BMP header asks for " + std::to_string(needed) + " bytes, the file has " +
+                       std::to_string(bytes.size()));
+    }
 }
 
 }  // namespace
@@ -77,7 +94,7 @@ Image decode_image(std::span<const uint8_t> bytes, const std::string & name) {
     const std::string_view text(static_cast<const char *>(data), bytes.size());
     const std::string_view format = format_of(text);
     if (format.empty()) {
-        fail(name, "is not an image that can be read, expected PNG, JPEG, GIF, BMP, PNM, PSD or HDR");
+        fail(name, "is not an image that can be read, expected PNG, JPEG, GIF, BMP or PNM");
     }
     int width = 0;
     int height = 0;
@@ -85,9 +102,7 @@ Image decode_image(std::span<const uint8_t> bytes, const std::string & name) {
         fail(name, "is damaged: its " + std::string(format) + " header cannot be read");
     }
     check_size(name, width, height);
-    if (format == "JPEG" && !has_end_of_jpeg(text)) {
-        fail(name, "is cut: the end marker of the JPEG is missing");
-    }
+    check_complete(name, format, text);
 
     ensure_upstream_mtmd();
     // The context is asked for sound only, which the formats above exclude.
@@ -127,8 +142,7 @@ Image load_image(const std::filesystem::path & path) {
     if (!file || !file.read(bytes.data(), static_cast<std::streamsize>(n))) {
         fail(path.string(), std::string("cannot be read: ") + std::strerror(errno));
     }
-    const void * data = bytes.data();
-    return decode_image({static_cast<const uint8_t *>(data), bytes.size()}, path.string());
+    return decode_image({as_bytes({bytes.data(), bytes.size()}), bytes.size()}, path.string());
 }
 
 }  // namespace kvsieve

@@ -23,7 +23,7 @@ struct Image {
     std::string id;            ///< SHA-256 of the file, 64 hexadecimal digits
 };
 
-/// PNG, JPEG, BMP, GIF, PNM, PSD and HDR files. Throws Error{bad_input} (missing, empty, not an image, cut) or
+/// PNG, JPEG, GIF, BMP and PNM files. Throws Error{bad_input} (missing, empty, not an image, cut) or
 /// Error{too_large} (limits above; the size is checked before anything is decoded).
 [[nodiscard]] Image load_image(const std::filesystem::path & path);
 [[nodiscard]] Image decode_image(std::span<const uint8_t> bytes, const std::string & name);

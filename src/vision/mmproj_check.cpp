@@ -104,7 +104,7 @@ class MmprojCheck {
         for (int64_t il = 0; il < n_layer_; ++il) {
             check_layer("v.blk." + std::to_string(il) + ".");
         }
-        check_small_tensors();
+        check_types();
         return {projector_, contains(kGridProjectors, projector_) ? side_ : 0};
     }
 
@@ -335,10 +335,15 @@ class MmprojCheck {
         }
     }
 
-    // ggml's additions and products with a vector take f32 only.
-    void check_small_tensors() const {
+    // Weights are floating-point numbers; ggml's additions and products with a vector take f32 only.
+    void check_types() const {
         for (const GgufTensor & found : file_.tensors()) {
             const std::string_view name = found.name;
+            if (found.type == GGML_TYPE_I8 || found.type == GGML_TYPE_I16 || found.type == GGML_TYPE_I32 ||
+                found.type == GGML_TYPE_I64 || found.type == GGML_TYPE_F64) {
+                fail("has the tensor '" + found.name + "' as " + ggml_type_name(found.type) +
+                     ", expected weights in f32, f16 or quantised");
+            }
             const bool is_norm = name.ends_with("ln1.weight") || name.ends_with("ln2.weight") ||
                                  name == "v.pre_ln.weight" || name == "v.post_ln.weight";
             if ((name.starts_with("v.") || name.starts_with("mm.")) && (name.ends_with(".bias") || is_norm)) {
