@@ -10,6 +10,7 @@
 
 #include "commands.h"
 #include "conversation.h"
+#include "grammar.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 #include "kvsieve/log.h"
@@ -167,6 +168,7 @@ void run(const RunOptions & options) {
     session_options.chat_template = options.chat_template;
     Session session(model, session_options);
     progress.hide();
+    check_grammar(*model, generate.sampling.grammar);
 
     Conversation conversation(setup, std::move(session), generate, std::move(show), style, progress);
     std::vector<fs::path> images(options.images.begin(), options.images.end());

@@ -142,10 +142,11 @@ std::string usage_sentence(const CLI::App & app, const CLI::ParseError & error) 
     }
     std::string what = error.what();
     if (dynamic_cast<const CLI::ArgumentMismatch *>(&error) != nullptr) {
-        if (what.find("missing") != std::string::npos || what.find("required") != std::string::npos) {
-            what = what.substr(0, what.find(':')) + " needs a value";
-        } else {
-            what = what.substr(0, what.find(':')) + " was given more than once";
+        const std::string name = what.substr(0, what.find(':'));
+        if (what.find("At Most") != std::string::npos) {
+            what = name + " was given more than once";
+        } else if (what.find("required") != std::string::npos) {
+            what = name + " needs a value";
         }
     }
     return fmt::format("{} (see kvsieve{}{} --help)", what, used.empty() ? "" : " ",
