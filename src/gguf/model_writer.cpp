@@ -20,10 +20,10 @@ namespace {
 constexpr size_t kBlockBytes = size_t{4} << 20U;  // of f32 values, generated and quantised at a time
 
 constexpr std::array kWeightTypes{
-    GGML_TYPE_F32,   GGML_TYPE_F16,    GGML_TYPE_BF16,   GGML_TYPE_Q8_0,  GGML_TYPE_Q4_0,    GGML_TYPE_Q4_1,
-    GGML_TYPE_Q5_0,  GGML_TYPE_Q5_1,   GGML_TYPE_Q2_K,   GGML_TYPE_Q3_K,  GGML_TYPE_Q4_K,    GGML_TYPE_Q5_K,
-    GGML_TYPE_Q6_K,  GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_IQ3_S, GGML_TYPE_IQ3_XXS, GGML_TYPE_IQ2_S,
-    GGML_TYPE_TQ1_0, GGML_TYPE_TQ2_0,  GGML_TYPE_MXFP4,
+    GGML_TYPE_F32,   GGML_TYPE_F16,     GGML_TYPE_BF16,  GGML_TYPE_Q8_0,   GGML_TYPE_Q4_0,
+    GGML_TYPE_Q4_1,  GGML_TYPE_Q5_0,    GGML_TYPE_Q5_1,  GGML_TYPE_Q2_K,   GGML_TYPE_Q3_K,
+    GGML_TYPE_Q4_K,  GGML_TYPE_Q5_K,    GGML_TYPE_Q6_K,  GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS,
+    GGML_TYPE_IQ3_S, GGML_TYPE_IQ3_XXS, GGML_TYPE_TQ1_0, GGML_TYPE_TQ2_0,  GGML_TYPE_MXFP4,
 };
 
 [[noreturn]] void refuse(const std::string & sentence) {
