@@ -7,80 +7,10 @@
 #include <vector>
 
 #include "kvsieve/error.h"
+#include "vision/mmproj_tables.h"
 
 namespace kvsieve {
 namespace {
-
-struct KeyType {
-    std::string_view key;  // behind "clip.", "clip.vision." or "clip.audio."
-    std::string_view type;
-};
-
-// libmtmd asserts these types while it reads; arrays it checks itself.
-constexpr std::array kKeyTypes = {
-    KeyType{"has_vision_encoder", "bool"},
-    KeyType{"has_audio_encoder", "bool"},
-    KeyType{"has_gen_audio_encoder", "bool"},
-    KeyType{"use_gelu", "bool"},
-    KeyType{"use_silu", "bool"},
-    KeyType{"projector_type", "str"},
-    KeyType{"mm_patch_merge_type", "str"},
-    KeyType{"attention.layer_norm_epsilon", "f32"},
-    KeyType{"swiglu_clamp", "f32"},
-    KeyType{"minicpmv_version", "i32"},
-    KeyType{"minicpmv_query_num", "u32"},
-    KeyType{"embedding_length", "u32"},
-    KeyType{"feed_forward_length", "u32"},
-    KeyType{"block_count", "u32"},
-    KeyType{"projection_dim", "u32"},
-    KeyType{"attention.head_count", "u32"},
-    KeyType{"attention.head_count_kv", "u32"},
-    KeyType{"attention.head_dim", "u32"},
-    KeyType{"image_size", "u32"},
-    KeyType{"image_min_pixels", "u32"},
-    KeyType{"image_max_pixels", "u32"},
-    KeyType{"preproc_min_tiles", "u32"},
-    KeyType{"preproc_max_tiles", "u32"},
-    KeyType{"preproc_image_size", "u32"},
-    KeyType{"patch_size", "u32"},
-    KeyType{"projector.scale_factor", "u32"},
-    KeyType{"projector.query_side", "u32"},
-    KeyType{"projector.window_side", "u32"},
-    KeyType{"spatial_merge_size", "u32"},
-    KeyType{"n_wa_pattern", "u32"},
-    KeyType{"window_size", "u32"},
-    KeyType{"sam.head_count", "u32"},
-    KeyType{"sam.block_count", "u32"},
-    KeyType{"sam.embedding_length", "u32"},
-    KeyType{"expert_used_count", "u32"},
-    KeyType{"num_mel_bins", "u32"},
-    KeyType{"projector.stack_factor", "u32"},
-    KeyType{"projector.window_size", "u32"},
-    KeyType{"projector.downsample_rate", "u32"},
-    KeyType{"projector.head_count", "u32"},
-    KeyType{"chunk_size", "u32"},
-    KeyType{"conv_kernel_size", "u32"},
-    KeyType{"max_pos_emb", "u32"},
-    KeyType{"rvq.num_quantizers", "u32"},
-    KeyType{"local_block_count", "u32"},
-    KeyType{"local_group_size", "u32"},
-    KeyType{"subsampling_factor", "u32"},
-};
-
-// Projectors of images that libmtmd 0.5.0-dev knows.
-constexpr std::array<std::string_view, 39> kVisionProjectors = {
-    "mlp",     "ldp",       "ldpv2",       "resampler",    "adapter",        "qwen2vl_merger", "qwen2.5vl_merger",
-    "gemma3",  "gemma3nv",  "gemma4v",     "gemma4uv",     "phi4",           "idefics3",       "qwen3vl_merger",
-    "ling3vl", "step3vl",   "pixtral",     "internvl",     "llama4",         "qwen2.5o",       "lfm2",
-    "kimivl",  "paddleocr", "lightonocr",  "cogvlm",       "janus_pro",      "dots_ocr",       "dots3note_v",
-    "glm4v",   "glm5v",     "deepseekocr", "deepseekocr2", "nemotron_v2_vl", "youtuvl",        "kimik25",
-    "yasa2",   "exaone4_5", "minicpmv4_6", "mimovl",
-};
-// One grid of tokens per image, a row of patches after the other, where the image is not cut into tiles.
-constexpr std::array<std::string_view, 6> kGridProjectors = {"mlp",      "gemma3",    "idefics3",
-                                                             "internvl", "janus_pro", "kimivl"};
-// Their tokens depend on what stands before the image, so an image cannot be encoded by itself.
-constexpr std::array<std::string_view, 2> kPlacedProjectors = {"deepseek4v", "hunyuanvl"};
 
 template <size_t N>
 bool contains(const std::array<std::string_view, N> & names, std::string_view name) {
@@ -98,6 +28,8 @@ class MmprojCheck {
         read_shape();
         if (projector_ == "mlp") {
             check_mlp();
+        } else if (projector_ == "qwen2vl_merger" || projector_ == "qwen2.5vl_merger") {
+            check_qwen();
         } else {
             check_width(positive("clip.vision.projection_dim"), "clip.vision.projection_dim", false);
         }
@@ -173,8 +105,8 @@ class MmprojCheck {
         (void)file_.get_f32("clip.vision.attention.layer_norm_epsilon");
         const int64_t image = positive("clip.vision.image_size");
         patch_ = positive("clip.vision.patch_size");
-        if (n_layer_ > 512) {
-            fail("has " + std::to_string(n_layer_) + " layers, expected at most 512");
+        if (n_layer_ < 1 || n_layer_ > 512) {
+            fail("has " + std::to_string(n_layer_) + " layers, expected 1 to 512");
         }
         if (image > 8192 || patch_ > image) {
             fail("has images of " + std::to_string(image) + " and patches of " + std::to_string(patch_) +
@@ -244,6 +176,24 @@ class MmprojCheck {
         }
     }
 
+    void check_patches(const std::string & name) const {
+        check_tensor(name, {patch_, patch_, 3, n_embd_});
+        const ggml_type type = tensor(name).type;
+        if (type != GGML_TYPE_F32 && type != GGML_TYPE_F16) {
+            fail("has the tensor '" + name + "' as " + ggml_type_name(type) + ", expected f32 or f16");
+        }
+    }
+
+    // Two linear layers from `n_in` to the language model's width.
+    void check_two_layers(int64_t n_in) const {
+        const int64_t hidden = tensor("mm.0.weight").ne[1];
+        check_tensor("mm.0.weight", {n_in, hidden, 1, 1});
+        check_tensor("mm.0.bias", {hidden, 1, 1, 1});
+        check_width(tensor("mm.2.weight").ne[1], "mm.2.weight", true);
+        check_tensor("mm.2.weight", {hidden, n_embd_text_, 1, 1});
+        check_tensor("mm.2.bias", {n_embd_text_, 1, 1, 1});
+    }
+
     // The LLaVA form: ViT with class embedding or not, two linear layers as projector.
     void check_mlp() {
         const int64_t n_ff = positive("clip.vision.feed_forward_length");
@@ -258,19 +208,9 @@ class MmprojCheck {
                 (void)tensor(name);
             }
         } else {
-            const int64_t hidden = tensor("mm.0.weight").ne[1];
-            check_tensor("mm.0.weight", {n_embd_ * n_stacked(), hidden, 1, 1});
-            check_tensor("mm.0.bias", {hidden, 1, 1, 1});
-            check_width(tensor("mm.2.weight").ne[1], "mm.2.weight", true);
-            check_tensor("mm.2.weight", {hidden, n_embd_text_, 1, 1});
-            check_tensor("mm.2.bias", {n_embd_text_, 1, 1, 1});
+            check_two_layers(n_embd_ * n_stacked());
         }
-        const GgufTensor & patches = tensor("v.patch_embd.weight");
-        check_tensor("v.patch_embd.weight", {patch_, patch_, 3, n_embd_});
-        if (patches.type != GGML_TYPE_F32 && patches.type != GGML_TYPE_F16) {
-            fail(std::string("has the tensor 'v.patch_embd.weight' as ") + ggml_type_name(patches.type) +
-                 ", expected f32 or f16");
-        }
+        check_patches("v.patch_embd.weight");
         const bool has_class = file_.find("v.class_embd") != nullptr;
         const int64_t positions = n_side_ * n_side_ + (has_class ? 1 : 0);
         const GgufTensor & place = tensor("v.position_embd.weight");
@@ -282,7 +222,36 @@ class MmprojCheck {
         check_f32("v.class_embd");
         check_if_there("v.patch_embd.bias", {n_embd_, 1, 1, 1});
         for (int64_t il = 0; il < n_layer_; ++il) {
-            check_mlp_layer("v.blk." + std::to_string(il) + ".", n_ff);
+            check_vit_layer("v.blk." + std::to_string(il) + ".", n_ff);
+        }
+    }
+
+    // Qwen2-VL and Qwen2.5-VL: patches of two frames, four patches merged into one token.
+    void check_qwen() {
+        if (file_.get_u32("clip.vision.spatial_merge_size", 2) != 2) {
+            fail("has " + std::to_string(file_.get_u32("clip.vision.spatial_merge_size")) +
+                 " in 'clip.vision.spatial_merge_size', expected 2");
+        }
+        if (file_.has("clip.vision.attention.head_dim") &&
+            positive("clip.vision.attention.head_dim") * n_head_ != n_embd_) {
+            fail("has heads that do not add up to its width of " + std::to_string(n_embd_));
+        }
+        check_patches("v.patch_embd.weight");
+        check_patches("v.patch_embd.weight.1");
+        for (const char * name : {"v.patch_embd.bias", "v.class_embd"}) {
+            if (file_.find(name) != nullptr) {
+                fail("has the tensor '" + std::string(name) + "', which a Qwen-VL encoder does not have");
+            }
+        }
+        check_two_layers(4 * n_embd_);
+        for (int64_t il = 0; il < n_layer_; ++il) {
+            const std::string prefix = "v.blk." + std::to_string(il) + ".";
+            for (const char * part : {"attn_q", "attn_k", "attn_v"}) {
+                check_tensor(prefix + part + ".bias", {n_embd_, 1, 1, 1});
+            }
+            // The key may be 0 in files of the first converter.
+            const std::array<int64_t, 4> & up = tensor(prefix + "ffn_up.weight").ne;
+            check_vit_layer(prefix, up[0] == n_embd_ ? up[1] : up[0]);
         }
     }
 
@@ -302,7 +271,7 @@ class MmprojCheck {
         return std::max<int64_t>(1, static_cast<int64_t>(layers.size()));
     }
 
-    void check_mlp_layer(const std::string & prefix, int64_t n_ff) const {
+    void check_vit_layer(const std::string & prefix, int64_t n_ff) const {
         for (const char * part : {"attn_q", "attn_k", "attn_v", "attn_out"}) {
             check_tensor(prefix + part + ".weight", {n_embd_, n_embd_, 1, 1});
             check_if_there(prefix + part + ".bias", {n_embd_, 1, 1, 1});

@@ -150,12 +150,19 @@ class GgufCopy {
         replaced_[tensor] = {type, ne};
         return *this;
     }
+    /// A new tensor of zeros.
+    GgufCopy & add(const std::string & tensor, ggml_type type, std::array<int64_t, 4> ne) {
+        added_.push_back(tensor);
+        return replace(tensor, type, ne);
+    }
     void write(const std::filesystem::path & path) {
-        const size_t n_tensor = static_cast<size_t>(gguf_get_n_tensors(source_.get()));
+        const size_t n_tensor = static_cast<size_t>(gguf_get_n_tensors(source_.get())) + added_.size();
         const ContextPtr made(ggml_init({.mem_size = (n_tensor + 1) * ggml_tensor_overhead() + (64U << 20U),
                                          .mem_buffer = nullptr,
                                          .no_alloc = false}));
-        for (const std::string & name : tensor_names()) {
+        std::vector<std::string> names = tensor_names();
+        names.insert(names.end(), added_.begin(), added_.end());
+        for (const std::string & name : names) {
             if (dropped_.contains(name)) {
                 continue;
             }
@@ -181,6 +188,7 @@ class GgufCopy {
     std::unique_ptr<gguf_context, Deleter> source_, meta_;
     ContextPtr tensors_;
     std::map<std::string, bool> dropped_;
+    std::vector<std::string> added_;
     std::map<std::string, std::pair<ggml_type, std::array<int64_t, 4>>> replaced_;
 };
 

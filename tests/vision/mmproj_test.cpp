@@ -2,13 +2,10 @@
 // Wrong and damaged mmproj files.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <map>
-
-#include "gguf/model_writer.h"
 #include "support/expect_error.h"
 #include "support/gguf_writer.h"
 #include "vision/image_files.h"
+#include "vision/small_models.h"
 #include "vision/vision_encoder.h"
 
 namespace kvsieve {
@@ -19,65 +16,24 @@ using namespace test;
 const std::filesystem::path kModel = std::filesystem::path(KVSIEVE_MODELS_DIR) / "kvsieve-tiny-model-f16.gguf";
 const std::filesystem::path kMmproj = std::filesystem::path(KVSIEVE_MODELS_DIR) / "kvsieve-tiny-mmproj-f16.gguf";
 
-constexpr int32_t kWidth = 64;  // of the small pair
+constexpr int32_t kWidth = kSmallWidth;
 
-/// A small pair: a random language model, and the tiny mmproj's form with one layer and small zero tensors.
+/// Small pairs of language model and mmproj: of LLaVA's form and of Qwen2-VL's.
 class SmallPair : public testing::Test {
   protected:
     static void SetUpTestSuite() {
         dir_ = new TempDir;
-        ModelShape shape;
-        shape.n_layer = 1;
-        shape.n_embd = kWidth;
-        shape.n_head = shape.n_head_kv = 2;
-        shape.n_ff = 96;
-        shape.n_vocab = kMinModelVocab;
-        std::ofstream file(*dir_ / "model.gguf", std::ios::binary);
-        write_random_model(shape, [&](const void * data, size_t n) {
-            file.write(static_cast<const char *>(data), static_cast<std::streamsize>(n));
-        });
-        file.close();
+        write_small_model(*dir_ / "model.gguf");
+        write_mrope_model(*dir_ / "qwen.gguf");
         text_ = new TextModel{GgufFile(*dir_ / "model.gguf")};
-        write_small_mmproj();
+        qwen_text_ = new TextModel{GgufFile(*dir_ / "qwen.gguf")};
+        write_small_mmproj(kMmproj, *dir_ / "mmproj.gguf");
+        write_small_qwen_mmproj(*dir_ / "mmproj.gguf", *dir_ / "qwen-mmproj.gguf");
     }
     static void TearDownTestSuite() {
+        delete qwen_text_;
         delete text_;
         delete dir_;
-    }
-
-    static void write_small_mmproj() {
-        const GgufFile big(kMmproj);
-        const std::map<int64_t, int64_t> dims = {
-            {big.get_u32("clip.vision.feed_forward_length"), 96},
-            {big.find("v.position_embd.weight")->ne[1], 4},
-            {big.find("mm.0.weight")->ne[1], 80},
-            {big.find("mm.2.weight")->ne[1], kWidth},
-            {big.get_u32("clip.vision.embedding_length"), kWidth},
-            {big.get_u32("clip.vision.patch_size"), 14},
-        };
-        GgufCopy copy(kMmproj);
-        for (const GgufTensor & tensor : big.tensors()) {
-            if (tensor.name.starts_with("v.blk.") && !tensor.name.starts_with("v.blk.0.")) {
-                copy.drop(tensor.name);
-                continue;
-            }
-            std::array<int64_t, 4> ne = tensor.ne;
-            for (int64_t & n : ne) {
-                n = dims.contains(n) ? dims.at(n) : n;
-            }
-            copy.replace(tensor.name, tensor.type, ne);
-        }
-        gguf_context * meta = copy.meta();
-        gguf_set_val_u32(meta, "clip.vision.embedding_length", kWidth);
-        gguf_set_val_u32(meta, "clip.vision.projection_dim", kWidth);
-        gguf_set_val_u32(meta, "clip.vision.feed_forward_length", 96);
-        gguf_set_val_u32(meta, "clip.vision.attention.head_count", 2);
-        gguf_set_val_u32(meta, "clip.vision.block_count", 1);
-        gguf_set_val_u32(meta, "clip.vision.image_size", 28);
-        gguf_set_val_u32(meta, "clip.vision.patch_size", 14);
-        const int32_t layer = 1;
-        gguf_set_arr_data(meta, "clip.vision.feature_layer", GGUF_TYPE_INT32, &layer, 1);
-        copy.write(*dir_ / "mmproj.gguf");
     }
 
     static Image made_image(int32_t width, int32_t height) {
@@ -100,8 +56,9 @@ class SmallPair : public testing::Test {
         }
     }
 
-    static std::filesystem::path changed(const std::function<void(GgufCopy &)> & change) {
-        GgufCopy copy(*dir_ / "mmproj.gguf");
+    static std::filesystem::path changed(const std::function<void(GgufCopy &)> & change,
+                                         const std::string & file = "mmproj.gguf") {
+        GgufCopy copy(*dir_ / file);
         change(copy);
         copy.write(*dir_ / "x.gguf");
         return *dir_ / "x.gguf";
@@ -112,18 +69,26 @@ class SmallPair : public testing::Test {
         expect_error(ErrorCode::bad_input, part, [&] { VisionEncoder encoder(path, *text_, 1); });
     }
 
-    static void expect_survives(const std::string & what, const std::function<void(GgufCopy &)> & change) {
-        const auto path = changed(change);
-        EXPECT_NE(outcome_of([&] {
-                      const VisionEncoder encoder(path, *text_, 1);
-                      (void)encoder.encode(small_image());
-                  }),
-                  Outcome::crash)
-            << what;
-    }
+    /// One of the two pairs, for changes that are refused or survive.
+    struct Pair {
+        std::string file;
+        const TextModel * text;
+
+        void expect_survives(const std::string & what, const std::function<void(GgufCopy &)> & change) const {
+            const auto path = changed(change, file);
+            EXPECT_NE(outcome_of([&] {
+                          const VisionEncoder encoder(path, *text, 1);
+                          (void)encoder.encode(small_image());
+                      }),
+                      Outcome::crash)
+                << file << ": " << what;
+        }
+    };
+    static std::vector<Pair> pairs() { return {{"mmproj.gguf", text_}, {"qwen-mmproj.gguf", qwen_text_}}; }
 
     static inline TempDir * dir_ = nullptr;
     static inline TextModel * text_ = nullptr;
+    static inline TextModel * qwen_text_ = nullptr;
 };
 
 TEST_F(SmallPair, Works) {
@@ -221,52 +186,98 @@ TEST_F(SmallPair, DamageIsRefusedInASentence) {
     });
 }
 
+// Qwen2-VL: the grid follows the image's form, and the model's marks stand around the image.
+TEST_F(SmallPair, ImagesWithMropePositions) {
+    const VisionEncoder encoder(*dir_ / "qwen-mmproj.gguf", *qwen_text_, 1);
+    const auto image = encoder.encode(made_image(28 * 8, 28 * 3));
+    EXPECT_EQ(image->nx, 8);
+    EXPECT_EQ(image->ny, 3);
+    EXPECT_TRUE(image->grid_known);
+    EXPECT_EQ(image->n_visual, 24);
+    ASSERT_EQ(image->segments.size(), 3U);
+    EXPECT_EQ(qwen_text_->detokenize(image->segments.front().tokens, true), "<|vision_start|>");
+    EXPECT_EQ(image->segments[1].n_position, 8);
+    EXPECT_EQ(image->segments[1].mrope.at(9), (std::array<int32_t, 3>{0, 1, 1}));
+    const std::vector<std::shared_ptr<const EncodedImage>> images = {image};
+    const Prompt prompt = build_prompt(*qwen_text_, std::string(kImageMarker), images, false);
+    EXPECT_EQ(prompt.n_pos_per_token, 4);
+    EXPECT_EQ(prompt.next_position, prompt.n_tokens() - 24 + 8);
+    try_every_shape(encoder);
+}
+
+TEST_F(SmallPair, DamagedQwenFilesAreRefusedInASentence) {
+    const auto refused = [](const std::string & part, const std::function<void(GgufCopy &)> & change) {
+        const auto path = changed(change, "qwen-mmproj.gguf");
+        expect_error(ErrorCode::bad_input, part, [&] { VisionEncoder encoder(path, *qwen_text_, 1); });
+    };
+    refused("has 3 in 'clip.vision.spatial_merge_size', expected 2",
+            [](GgufCopy & copy) { gguf_set_val_u32(copy.meta(), "clip.vision.spatial_merge_size", 3); });
+    refused("has no tensor 'v.patch_embd.weight.1'", [](GgufCopy & copy) { copy.drop("v.patch_embd.weight.1"); });
+    refused("has no tensor 'v.blk.0.attn_k.bias'", [](GgufCopy & copy) { copy.drop("v.blk.0.attn_k.bias"); });
+    refused("does not have", [](GgufCopy & copy) { copy.add("v.class_embd", GGML_TYPE_F32, {64, 1, 1, 1}); });
+    refused("'mm.0.weight' with the shape 64 x 80, expected 256 x 80", [](GgufCopy & copy) {
+        copy.replace("mm.0.weight", GGML_TYPE_F16, {64, 80, 1, 1});
+    });
+}
+
 TEST_F(SmallPair, NoChangedKeyEndsTheProcess) {
-    const GgufCopy names(*dir_ / "mmproj.gguf");
-    GgufCopy keys(*dir_ / "mmproj.gguf");
-    for (int64_t i = 0; i < gguf_get_n_kv(keys.meta()); ++i) {
-        const std::string key = gguf_get_key(keys.meta(), i);
-        expect_survives(key + " removed", [&](GgufCopy & copy) { gguf_remove_key(copy.meta(), key.c_str()); });
-        expect_survives(key + " as a text", [&](GgufCopy & copy) { gguf_set_val_str(copy.meta(), key.c_str(), "x"); });
-        expect_survives(key + " as -1", [&](GgufCopy & copy) { gguf_set_val_i32(copy.meta(), key.c_str(), -1); });
-        for (const uint32_t value : {0U, 1U, 5U, 100000U, 0xFFFFFFFFU}) {
-            expect_survives(key + " = " + std::to_string(value),
-                            [&](GgufCopy & copy) { gguf_set_val_u32(copy.meta(), key.c_str(), value); });
+    for (const Pair & pair : pairs()) {
+        GgufCopy keys(*dir_ / pair.file);
+        for (int64_t i = 0; i < gguf_get_n_kv(keys.meta()); ++i) {
+            const std::string key = gguf_get_key(keys.meta(), i);
+            const auto set = [&](const std::string & what, const auto & change) {
+                pair.expect_survives(key + what, [&](GgufCopy & copy) { change(copy.meta(), key.c_str()); });
+            };
+            set(" removed", [](gguf_context * meta, const char * name) { gguf_remove_key(meta, name); });
+            set(" as a text", [](gguf_context * meta, const char * name) { gguf_set_val_str(meta, name, "x"); });
+            set(" as -1", [](gguf_context * meta, const char * name) { gguf_set_val_i32(meta, name, -1); });
+            for (const uint32_t value : {0U, 1U, 5U, 100000U, 0xFFFFFFFFU}) {
+                set(" = " + std::to_string(value),
+                    [value](gguf_context * meta, const char * name) { gguf_set_val_u32(meta, name, value); });
+            }
         }
-    }
-    for (const char * key :
-         {"clip.has_audio_encoder", "clip.has_gen_audio_encoder", "clip.use_silu", "clip.use_gelu"}) {
-        expect_survives(key, [&](GgufCopy & copy) { gguf_set_val_bool(copy.meta(), key, true); });
-    }
-    for (const int32_t layer : {-1, 0, 1, 2, 1000000}) {
-        expect_survives("feature_layer", [&](GgufCopy & copy) {
-            gguf_set_arr_data(copy.meta(), "clip.vision.feature_layer", GGUF_TYPE_INT32, &layer, 1);
-        });
-    }
-    const int32_t points[] = {28, 56, 0, -3};
-    for (const size_t n : {size_t{1}, size_t{2}, size_t{4}}) {
-        expect_survives("image_grid_pinpoints", [&](GgufCopy & copy) {
-            gguf_set_arr_data(copy.meta(), "clip.vision.image_grid_pinpoints", GGUF_TYPE_INT32, points, n);
-        });
+        for (const char * key :
+             {"clip.has_audio_encoder", "clip.has_gen_audio_encoder", "clip.use_silu", "clip.use_gelu"}) {
+            pair.expect_survives(key, [&](GgufCopy & copy) { gguf_set_val_bool(copy.meta(), key, true); });
+        }
+        for (const char * key : {"clip.vision.spatial_merge_size", "clip.vision.n_wa_pattern",
+                                 "clip.vision.attention.head_dim", "clip.vision.image_min_pixels"}) {
+            for (const uint32_t value : {0U, 1U, 7U, 32U, 0x7FFFFFFFU}) {
+                pair.expect_survives(key, [&](GgufCopy & copy) { gguf_set_val_u32(copy.meta(), key, value); });
+            }
+        }
+        for (const int32_t layer : {-1, 0, 1, 2, 1000000}) {
+            pair.expect_survives("feature_layer", [&](GgufCopy & copy) {
+                gguf_set_arr_data(copy.meta(), "clip.vision.feature_layer", GGUF_TYPE_INT32, &layer, 1);
+            });
+        }
+        const int32_t points[] = {28, 56, 0, -3};
+        for (const size_t n : {size_t{1}, size_t{2}, size_t{4}}) {
+            pair.expect_survives("image_grid_pinpoints", [&](GgufCopy & copy) {
+                gguf_set_arr_data(copy.meta(), "clip.vision.image_grid_pinpoints", GGUF_TYPE_INT32, points, n);
+            });
+        }
     }
 }
 
 TEST_F(SmallPair, NoChangedTensorEndsTheProcess) {
-    const GgufFile good(*dir_ / "mmproj.gguf");
-    for (const GgufTensor & tensor : good.tensors()) {
-        expect_survives(tensor.name + " dropped", [&](GgufCopy & copy) { copy.drop(tensor.name); });
-        for (const ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_I32}) {
-            expect_survives(tensor.name + " as " + ggml_type_name(type),
-                            [&](GgufCopy & copy) { copy.replace(tensor.name, type, tensor.ne); });
+    for (const Pair & pair : pairs()) {
+        const GgufFile good(*dir_ / pair.file);
+        for (const GgufTensor & tensor : good.tensors()) {
+            const auto replace = [&](const std::string & what, ggml_type type, const std::array<int64_t, 4> & ne) {
+                pair.expect_survives(tensor.name + what, [&](GgufCopy & copy) { copy.replace(tensor.name, type, ne); });
+            };
+            pair.expect_survives(tensor.name + " dropped", [&](GgufCopy & copy) { copy.drop(tensor.name); });
+            for (const ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_I32}) {
+                replace(std::string(" as ") + ggml_type_name(type), type, tensor.ne);
+            }
+            std::array<int64_t, 4> longer = tensor.ne;
+            std::array<int64_t, 4> higher = tensor.ne;
+            longer[0] *= 2;
+            higher[1] += 1;
+            replace(" longer", tensor.type, longer);
+            replace(" higher", tensor.type, higher);
         }
-        std::array<int64_t, 4> longer = tensor.ne;
-        std::array<int64_t, 4> higher = tensor.ne;
-        longer[0] *= 2;
-        higher[1] += 1;
-        expect_survives(tensor.name + " longer",
-                        [&](GgufCopy & copy) { copy.replace(tensor.name, tensor.type, longer); });
-        expect_survives(tensor.name + " higher",
-                        [&](GgufCopy & copy) { copy.replace(tensor.name, tensor.type, higher); });
     }
 }
 

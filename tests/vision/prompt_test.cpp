@@ -3,11 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-
-#include "gguf/model_writer.h"
 #include "support/expect_error.h"
 #include "support/gguf_writer.h"
+#include "vision/small_models.h"
 
 namespace kvsieve {
 namespace {
@@ -118,46 +116,11 @@ TEST(BuildPrompt, RefusesImagesThatDoNotFit) {
                  [&] { (void)build_prompt(model(), kMark, other, true); });
 }
 
-/// A random model under the name of an architecture with M-RoPE.
-TextModel mrope_model(const test::TempDir & dir) {
-    ModelShape shape;
-    shape.n_layer = 1;
-    shape.n_embd = 64;
-    shape.n_head = shape.n_head_kv = 2;
-    shape.n_ff = 96;
-    shape.n_vocab = kMinModelVocab;
-    shape.biases = true;
-    std::ofstream file(dir / "llama.gguf", std::ios::binary);
-    write_random_model(shape, [&](const void * data, size_t n) {
-        file.write(static_cast<const char *>(data), static_cast<std::streamsize>(n));
-    });
-    file.close();
-    test::GgufCopy copy(dir / "llama.gguf");
-    gguf_context * meta = copy.meta();
-    gguf_set_val_str(meta, "general.architecture", "qwen2vl");
-    for (const char * key : {"context_length", "embedding_length", "block_count", "feed_forward_length",
-                             "attention.head_count", "attention.head_count_kv"}) {
-        const int64_t i = gguf_find_key(meta, (std::string("llama.") + key).c_str());
-        gguf_set_val_u32(meta, (std::string("qwen2vl.") + key).c_str(), gguf_get_val_u32(meta, i));
-    }
-    gguf_set_val_f32(meta, "qwen2vl.attention.layer_norm_rms_epsilon", 1e-5F);
-    const int32_t sections[] = {4, 6, 6, 0};
-    gguf_set_arr_data(meta, "qwen2vl.rope.dimension_sections", GGUF_TYPE_INT32, sections, 4);
-    for (const std::string & name : copy.tensor_names()) {
-        const bool wanted = name.find("attn_q") != std::string::npos || name.find("attn_k") != std::string::npos ||
-                            name.find("attn_v") != std::string::npos;
-        if (name.ends_with(".bias") && !wanted) {
-            copy.drop(name);
-        }
-    }
-    copy.write(dir / "mrope.gguf");
-    return TextModel{GgufFile(dir / "mrope.gguf")};
-}
-
 // A 3 x 2 grid between two text tokens: the image takes max(3, 2) positions.
 TEST(BuildPrompt, MropePositionsHaveFourSections) {
     const test::TempDir dir;
-    const TextModel text = mrope_model(dir);
+    test::write_mrope_model(dir / "mrope.gguf");
+    const TextModel text{GgufFile(dir / "mrope.gguf")};
     ASSERT_TRUE(text.uses_mrope());
     auto image = std::make_shared<EncodedImage>();
     image->n_embd = text.n_embd();
