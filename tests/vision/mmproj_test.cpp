@@ -2,6 +2,8 @@
 // Wrong and damaged mmproj files.
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "support/expect_error.h"
 #include "support/gguf_writer.h"
 #include "vision/image_files.h"
@@ -126,6 +128,23 @@ TEST_F(SmallPair, ImagesCutIntoTiles) {
     EXPECT_EQ(prompt.runs.size(), 5U);
     EXPECT_EQ(prompt.images[0].n_tokens, 20);
     try_every_shape(encoder);
+}
+
+TEST_F(SmallPair, ThreadsShareAnEncoder) {
+    const VisionEncoder encoder(*dir_ / "qwen-mmproj.gguf", *qwen_text_, 1);
+    std::vector<std::shared_ptr<const EncodedImage>> results(4);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < results.size(); ++i) {
+        threads.emplace_back(
+            [&, i] { results[i] = encoder.encode(made_image(28 * (4 + static_cast<int32_t>(i) % 2), 84)); });
+    }
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+    for (size_t i = 0; i < results.size(); ++i) {
+        EXPECT_EQ(results[i]->nx, 4 + static_cast<int32_t>(i) % 2);
+        EXPECT_EQ(results[i]->segments[1].embd, results[i % 2]->segments[1].embd);
+    }
 }
 
 TEST_F(SmallPair, WrongFilesAreRefusedInASentence) {

@@ -57,11 +57,15 @@ inline void write_small_mmproj(const std::filesystem::path & source, const std::
     const GgufFile big(source);
     const std::map<int64_t, int64_t> dims = {
         {big.get_u32("clip.vision.feed_forward_length"), 96},
-        {big.find("v.position_embd.weight")->ne[1], 4},
-        {big.find("mm.0.weight")->ne[1], 80},
-        {big.find("mm.2.weight")->ne[1], kSmallWidth},
         {big.get_u32("clip.vision.embedding_length"), kSmallWidth},
         {big.get_u32("clip.vision.patch_size"), 14},
+    };
+    const std::map<std::string, std::array<int64_t, 4>> shapes = {
+        {"v.position_embd.weight", {kSmallWidth, big.find("v.class_embd") != nullptr ? 5 : 4, 1, 1}},
+        {"mm.0.weight", {kSmallWidth, 80, 1, 1}},
+        {"mm.0.bias", {80, 1, 1, 1}},
+        {"mm.2.weight", {80, kSmallWidth, 1, 1}},
+        {"mm.2.bias", {kSmallWidth, 1, 1, 1}},
     };
     GgufCopy copy(source);
     for (const GgufTensor & tensor : big.tensors()) {
@@ -73,7 +77,7 @@ inline void write_small_mmproj(const std::filesystem::path & source, const std::
         for (int64_t & n : ne) {
             n = dims.contains(n) ? dims.at(n) : n;
         }
-        copy.replace(tensor.name, tensor.type, ne);
+        copy.replace(tensor.name, tensor.type, shapes.contains(tensor.name) ? shapes.at(tensor.name) : ne);
     }
     gguf_context * meta = copy.meta();
     gguf_set_val_u32(meta, "clip.vision.embedding_length", kSmallWidth);
