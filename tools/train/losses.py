@@ -13,7 +13,7 @@ SHORT_WEIGHT = 2.0
 
 
 def reading_loss(model, visual, sample):
-    """Characters and colour of each patch; visual [patches, width] -> loss, share of right patches"""
+    """Characters and colour of each patch -> loss, share right; visual [patches, width]"""
     z = model.reading(visual).view(len(visual), CHARACTER_SLOTS + 1, CLASSES)
     labels = torch.from_numpy(sample.characters)
     letters = F.cross_entropy(z[:, :-1].transpose(1, 2), labels, reduction="none")

@@ -21,7 +21,8 @@ def save_png(pixels, path):
     image = Image.fromarray(pixels)
     colours = image.getcolors(256)
     if colours:
-        small = image.quantize(len(colours), method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        octree = Image.Quantize.FASTOCTREE
+        small = image.quantize(len(colours), octree, dither=Image.Dither.NONE)
         palette = Image.new("P", (1, 1))
         flat = [v for _, colour in colours for v in colour]
         palette.putpalette(flat + flat[:3] * (256 - len(colours)))
@@ -33,11 +34,15 @@ def save_png(pixels, path):
     image.save(path, optimize=True)
 
 
-def conversation(r, sample, known):
+def said(turn):
+    return {"prompt": turn.prompt, "answer": turn.answer}
+
+
+def conversation(r, sample):
     """Turns of one conversation of 2 to 4 questions, or None"""
     plans = pack.plan_conversations(r, sample.questions, [], 1.0)
     plans = [plan for plan in plans if len(plan) > 1]
-    return r.choice(plans) if plans and known else None
+    return r.choice(plans) if plans else None
 
 
 def lines_of(index, questions, conversations=True):
@@ -48,13 +53,13 @@ def lines_of(index, questions, conversations=True):
     base = {"image": name + ".png", "kind": sample.kind}
     found = []
     for i, turn in enumerate(sample.questions[:questions]):
-        found.append({"id": f"{name}-q{i}", "type": "question", "prompt": turn.prompt, "answer": turn.answer})
+        found.append({"id": f"{name}-q{i}", "type": "question", **said(turn)})
     for turn in sample.longs:
-        found.append({"id": f"{name}-long", "type": "long", "prompt": turn.prompt, "answer": turn.answer})
-    talk = conversation(r, sample, conversations)
+        found.append({"id": f"{name}-long", "type": "long", **said(turn)})
+    talk = conversation(r, sample) if conversations else None
     if talk:
-        said = [{"prompt": t.prompt, "answer": t.answer} for t in talk]
-        found.append({"id": f"{name}-talk", "type": "conversation", "turns": said})
+        turns = [said(turn) for turn in talk]
+        found.append({"id": f"{name}-talk", "type": "conversation", "turns": turns})
     return sample.image, [{**line, **base} for line in found]
 
 

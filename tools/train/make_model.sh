@@ -40,9 +40,10 @@ train() { "$python" "$here/train.py" --workers "$(nproc)" --pause-file "$work/PA
 
 if [ "$resume" = 1 ]; then
   tokens=$root/models
+  [ -e "$work/first" ] || date +%s000 >"$work/first"
   train --work "$work/continued" --stage full --init "$root/models" --steps "$steps" --decay 0.85 \
     --batch 6 --muon-rate 0.008 --adam-rate 4e-4 --vision-scale 0.2 --guide 0.15 \
-    --reading 0.1 --conversations 0.6 --first-sample "$(date +%s)000"
+    --reading 0.1 --conversations 0.6 --first-sample "$(cat "$work/first")"
   last=$work/continued/checkpoint.pt
 else
   tokens=$work/tokenizer.json

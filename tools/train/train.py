@@ -24,7 +24,7 @@ from model import TinyLlava
 
 STAGE_OFFSET = {"reading": 0, "strips": 1 << 40, "full": 2 << 40}
 CLIP = 2.0
-WARM_UP = 60
+PROJECTOR_SCALE = 0.2  # where only the projector of the vision part learns
 
 
 def read_options():
@@ -35,6 +35,7 @@ def read_options():
     p.add_argument("--tokenizer", help="tokenizer JSON, when not started from a pair")
     p.add_argument("--steps", type=int, required=True)
     p.add_argument("--decay", type=float, default=0.3, help="last part of the steps, rate to 0")
+    p.add_argument("--warm-up", type=int, default=60, help="steps")
     p.add_argument("--deadline", type=float, help="UNIX time by which the decay has ended")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--tokens", type=int, default=448, help="text tokens per image")
@@ -57,7 +58,7 @@ def rate_scale(options, step, began):
     done = step / options.steps
     if options.deadline:
         done = max(done, (time.time() - began) / (options.deadline - began))
-    return min(1.0, (step + 1) / WARM_UP, max(0.0, (1 - done) / options.decay))
+    return min(1.0, (step + 1) / options.warm_up, max(0.0, (1 - done) / options.decay))
 
 
 def split_work(model, workers):
@@ -91,6 +92,11 @@ class Worker:
             return "project" in name
         return True
 
+    def share_of_rate(self, name):
+        if self.options.stage == "reading" or not name.startswith("vision"):
+            return 1.0
+        return self.options.vision_scale or PROJECTOR_SCALE
+
     def run_samples(self, step):
         o, shared = self.options, self.shared
         while True:
@@ -119,16 +125,17 @@ class Worker:
     def update(self, step):
         norm = sum(self.shared.norms) ** 0.5
         clip = min(1.0, CLIP / (norm + 1e-6))
-        o, scale, named = self.options, self.shared.scale.value, dict(self.model.named_parameters())
+        o, scale = self.options, self.shared.scale.value
+        named = dict(self.model.named_parameters())
         for name in self.mine:
             at, p = self.places[name], named[name].data
-            g, m, v = (t[at].view_as(p) for t in (self.shared.grads[0], self.flat["first"], self.flat["second"]))
+            buffers = (self.shared.grads[0], self.flat["first"], self.flat["second"])
+            g, m, v = (t[at].view_as(p) for t in buffers)
             if self.learns(name):
                 g.mul_(clip)
                 if optim.is_hidden_matrix(name, p):
-                    part = o.vision_scale if name.startswith("vision") and o.stage != "reading" else 1.0
-                    part = part or 0.2
-                    optim.muon_step(p, g, m, o.muon_rate * scale * part, 0.01)
+                    rate = o.muon_rate * scale * self.share_of_rate(name)
+                    optim.muon_step(p, g, m, rate, 0.01)
                 else:
                     optim.adam_step(p, g, m, v, o.adam_rate * scale, step + 1)
             weight = min(o.average, (step + 1) / (step + 10))
@@ -155,7 +162,7 @@ class Shared:
         self.norms, self.notes = mp.Array("d", workers), mp.SimpleQueue()
 
 
-def helper_loop(rank, options, model, text, flat, shared, step):
+def worker_loop(rank, options, model, text, flat, shared, step):
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker = Worker(rank, options, model, text, flat, shared)
@@ -191,13 +198,14 @@ def main():
     state = store.resume(options.work, flat) or {"step": 0, "began": time.time()}
     shared = Shared(options.workers, flat["weights"].numel())
     context = mp.get_context("fork")
-    helpers = [
-        context.Process(target=helper_loop, daemon=True, args=(k, options, model, text, flat, shared, state["step"]))
+    given = (options, model, text, flat, shared)
+    others = [
+        context.Process(target=worker_loop, daemon=True, args=(k, *given, state["step"]))
         for k in range(1, options.workers)
     ]
-    for h in helpers:
-        h.start()
-    worker = Worker(0, options, model, text, flat, shared)
+    for other in others:
+        other.start()
+    worker = Worker(0, *given)
     asked_to_stop = []
     for s in (signal.SIGTERM, signal.SIGINT):
         signal.signal(s, lambda *_: asked_to_stop.append(1))
@@ -215,10 +223,9 @@ def main():
             worker.step(state["step"])
             state["step"] += 1
             notes = [shared.notes.get() for _ in range(options.batch)]
-            line = {"step": state["step"], "seconds": round(time.time() - began, 2), "scale": round(scale, 4)}
-            line["norm"] = round(sum(shared.norms) ** 0.5, 3)
-            for k in notes[0]:
-                line[k] = round(sum(n[k] for n in notes) / len(notes), 4)
+            line = {k: sum(n[k] for n in notes) / len(notes) for k in notes[0]}
+            line.update(scale=scale, norm=sum(shared.norms) ** 0.5, seconds=time.time() - began)
+            line = {"step": state["step"], **{k: round(v, 4) for k, v in line.items()}}
             log.write(json.dumps(line) + "\n")
             log.flush()
             if time.time() - saved > options.checkpoint_seconds:
@@ -227,8 +234,10 @@ def main():
     store.save(options.work, flat, state)
     shared.stop.value = 1
     shared.barrier.wait()
-    for h in helpers:
-        h.join(10)
+    for other in others:
+        other.join(10)
+    if asked_to_stop:
+        raise SystemExit(3)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ Glue Hammer Ink Jacket Knife Ladder Mirror Nail Paint Phone Rope Saw Screw Shirt
 Wire""".split()
 DOCUMENT_TITLES = """Invoice,Receipt,Order Form,Member Card,Travel Pass,Lab Report,Work Order,
 Packing List,Visitor Badge,Exam Result,Bank Notice,Rental Contract,Event Ticket,Delivery Note,
-Price List,Library Card,Staff Record,Repair Ticket,Flight Plan,Tax Form""".replace("\n", "").split(",")
+Price List,Library Card,Staff Record,Repair Ticket,Flight Plan,Tax Form""".split(",")
+DOCUMENT_TITLES = [title.strip() for title in DOCUMENT_TITLES]
 CHART_TITLES = "Sales Visitors Output Rainfall Profit Energy Traffic Votes".split()
 STATES = "Paid Open Late Closed Shipped Pending Approved Rejected".split()
 ORDINALS = "first second third fourth fifth sixth seventh eighth".split()

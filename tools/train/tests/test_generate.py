@@ -49,10 +49,8 @@ class Seeds(unittest.TestCase):
         self.assertEqual(len(set(facts)), len(facts))
 
     def test_mix(self):
-        kinds = [
-            random.Random(generate.sample_seed("held_out", i)).choices(generate.KINDS, generate.MIX)[0]
-            for i in range(4000)
-        ]
+        seeds = [generate.sample_seed("held_out", i) for i in range(4000)]
+        kinds = [random.Random(s).choices(generate.KINDS, generate.MIX)[0] for s in seeds]
         for kind, share in zip(generate.KINDS, generate.MIX):
             self.assertAlmostEqual(kinds.count(kind) / 4000, share, delta=0.03)
 
@@ -146,7 +144,8 @@ class Conversations(unittest.TestCase):
     def test_lengths(self):
         r = random.Random(3)
         for s in samples("form", 20):
-            self.assertTrue(all(len(p) == 1 for p in pack.plan_conversations(r, s.questions, s.longs, 0)))
+            singles = pack.plan_conversations(r, s.questions, s.longs, 0)
+            self.assertTrue(all(len(p) == 1 for p in singles))
             plans = pack.plan_conversations(r, s.questions, s.longs, 1)
             self.assertTrue(all(1 <= len(p) <= 4 for p in plans))
             asked = {t for p in plans for t in p}
