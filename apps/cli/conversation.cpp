@@ -161,7 +161,11 @@ void Conversation::interact(std::vector<fs::path> images) {
             if (!typed) {
                 throw;
             }
-            fmt::print(stderr, "kvsieve: {}\n", e.what());
+            if (e.code() == ErrorCode::cancelled) {
+                fmt::print(stderr, "{}\n", style_.dim("stopped"));
+            } else {
+                fmt::print(stderr, "kvsieve: {}\n", e.what());
+            }
         }
     }
     if (typed) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -30,6 +31,27 @@ struct MakeModelOptions {
     int32_t seed = 0;
     kvsieve::ModelShape shape;
 };
+
+constexpr int32_t kNotGiven = -1;
+
+/// What follows from the rest of the shape where it was not given.
+void complete(kvsieve::ModelShape & shape) {
+    if (shape.n_head_kv == kNotGiven) {
+        shape.n_head_kv = shape.n_head;
+    }
+    if (shape.n_ff == kNotGiven) {
+        shape.n_ff = static_cast<int32_t>(std::min<int64_t>(int64_t{4} * shape.n_embd, INT32_MAX));
+    }
+    if (shape.head_dim == kNotGiven) {
+        if (shape.n_head <= 0 || shape.n_embd % shape.n_head != 0) {
+            throw kvsieve::Error(kvsieve::ErrorCode::invalid_argument,
+                                 fmt::format("the size of a head is to be named with --head-dim, because the width {} "
+                                             "is no multiple of {} heads",
+                                             shape.n_embd, shape.n_head));
+        }
+        shape.head_dim = shape.n_embd / shape.n_head;
+    }
+}
 
 /// Throws Error{io} when the disk is full before anything is computed.
 void check_space(const fs::path & path, uint64_t bytes) {
@@ -96,11 +118,10 @@ void add_make_model_command(CLI::App & app) {
     add_integer(*command, "--layers", shape.n_layer, 0, kMost, "Layers");
     add_integer(*command, "--width", shape.n_embd, 0, kMost, "Width of the residual stream");
     add_integer(*command, "--heads", shape.n_head, 0, kMost, "Query heads");
-    const auto n_head_kv = std::make_shared<int32_t>(-1);
-    add_integer(*command, "--kv-heads", *n_head_kv, 0, kMost, "KV heads; as many as query heads unless given")
-        ->default_str("");
-    add_integer(*command, "--head-dim", shape.head_dim, 0, kMost, "Size of a head");
-    add_integer(*command, "--ff", shape.n_ff, 0, kMost, "Width of the feed-forward layer");
+    shape.n_head_kv = shape.head_dim = shape.n_ff = kNotGiven;
+    add_integer(*command, "--kv-heads", shape.n_head_kv, 0, kMost, "KV heads")->default_str("as many as heads");
+    add_integer(*command, "--head-dim", shape.head_dim, 0, kMost, "Size of a head")->default_str("width / heads");
+    add_integer(*command, "--ff", shape.n_ff, 0, kMost, "Width of the feed-forward layer")->default_str("4 x width");
     add_integer(*command, "--vocab", shape.n_vocab, 0, kMost, "Vocabulary");
     add_integer(*command, "--ctx", shape.n_ctx, 0, kMost, "Context length that the metadata state");
     command
@@ -115,8 +136,8 @@ void add_make_model_command(CLI::App & app) {
     command->add_flag("--rope-freqs", shape.rope_freqs, "With a factor for each RoPE frequency, as in Llama 3");
     command->add_flag("--biases", shape.biases, "With a bias on every projection");
     command->add_flag("--tied", shape.tied_output, "The output matrix is the token embedding");
-    command->callback([options, n_head_kv] {
-        options->shape.n_head_kv = *n_head_kv >= 0 ? *n_head_kv : options->shape.n_head;
+    command->callback([options] {
+        complete(options->shape);
         make_model(*options);
     });
 }

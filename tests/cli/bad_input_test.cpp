@@ -260,8 +260,9 @@ const std::vector<Case> kMakeModel{
      {"cannot write", "folder"}},
     {"KvHeads", make({"--heads", "8", "--kv-heads", "3"}), {"8", "3", "multiple"}},
     {"MoreKvHeads", make({"--heads", "4", "--kv-heads", "8"}), {"KV heads", "1 to 4", "8"}},
+    {"HeadDoesNotFollow", make({"--width", "100"}), {"--head-dim", "100", "8"}},
     {"OddHead", make({"--head-dim", "33"}), {"even", "33"}},
-    {"BlockSize", make({"--width", "100", "--type", "q8_0"}), {"q8_0", "32", "width", "100"}},
+    {"BlockSize", make({"--width", "100", "--head-dim", "32", "--type", "q8_0"}), {"q8_0", "32", "width", "100"}},
     {"SuperBlockSize", make({"--ff", "320", "--type", "q4_K"}), {"q4_K", "256", "feed-forward", "320"}},
     {"Type", make({"--type", "q9"}), {"'q9'", "q4_K"}},
     {"TypeThatNeedsAMatrix", make({"--type", "iq1_s"}), {"'iq1_s'"}},
@@ -270,7 +271,7 @@ const std::vector<Case> kMakeModel{
     {"LayersWord", make({"--layers", "many"}), {"--layers takes a whole number", "'many'"}},
     {"FactorWithoutScaling", make({"--rope-factor", "4"}), {"RoPE", "linear"}},
     {"TooBig",
-     make({"--layers", "500", "--width", "65536", "--ff", "262144", "--type", "f32"}),
+     make({"--layers", "500", "--width", "65536", "--head-dim", "128", "--ff", "262144", "--type", "f32"}),
      {"cannot write", "free"}},
 };
 

@@ -66,6 +66,15 @@ TEST(MakeModel, WritesTheShapeThatWasAskedFor) {
     EXPECT_EQ(file.find("rope_freqs.weight"), nullptr);
 }
 
+TEST(MakeModel, CompletesTheShape) {
+    const TempFolder folder;
+    ASSERT_EQ(make(folder / "m.gguf", {"--layers", "1", "--width", "128", "--heads", "4"}).exit_code, 0);
+    const GgufFile file(folder / "m.gguf");
+    EXPECT_EQ(file.get_u32("llama.attention.head_count_kv"), 4U);
+    EXPECT_EQ(file.get_u32("llama.attention.key_length"), 32U);
+    EXPECT_EQ(file.get_u32("llama.feed_forward_length"), 512U);
+}
+
 TEST(MakeModel, EqualSeedsGiveEqualFiles) {
     const TempFolder folder;
     for (const auto & [name, seed] : {std::pair("a", "1"), std::pair("b", "1"), std::pair("c", "2")}) {
