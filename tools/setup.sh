@@ -72,18 +72,25 @@ build_jobs() {
     [ "$cores" -lt "$memory" ] && echo "$cores" || echo "$memory"
 }
 
-# build PRESET TARGET...: configures build/PRESET where that has not been done, and builds the targets.
+# build PRESET TESTS TARGET...: configures build/PRESET where that has not been done, with the tests if TESTS is ON
+# (they fetch a second model), and builds the targets.
 build() {
-    local preset=$1 dir="build/$1" log="build/$1.configure.log"
-    shift
+    local preset=$1 tests=$2 dir="build/$1" log="build/$1.configure.log" configured
+    shift 2
     mkdir -p build
     # a tree that was moved since
     if [ -f "$dir/CMakeCache.txt" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; then
         rm -rf "$dir"
     fi
-    if [ ! -f "$dir/build.ninja" ]; then
+    configured=no
+    if [ -f "$dir/build.ninja" ]; then
+        if [ "$tests" = OFF ] || grep -qx 'KVSIEVE_BUILD_TESTS:BOOL=ON' "$dir/CMakeCache.txt"; then
+            configured=yes
+        fi
+    fi
+    if [ "$configured" = no ]; then
         say "configuring $dir (the first time fetches llama.cpp, 77 MB)"
-        if ! cmake --preset "$preset" >"$log" 2>&1; then
+        if ! cmake --preset "$preset" -DKVSIEVE_BUILD_TESTS="$tests" >"$log" 2>&1; then
             grep -A20 'CMake Error' "$log" >&2 || tail -n 20 "$log" >&2
             say "the configuration of $dir failed; $log has everything"
             exit 1
