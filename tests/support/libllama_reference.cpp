@@ -16,6 +16,10 @@ constexpr int32_t kBatch = 512;
 
 }  // namespace
 
+std::string mtmd_marker() {
+    return mtmd_default_marker();
+}
+
 ReferenceModel::ReferenceModel(const std::filesystem::path & model, const std::filesystem::path & mmproj,
                                int32_t n_threads)
     : n_threads_(n_threads) {

@@ -16,6 +16,9 @@ struct mtmd_context;
 
 namespace kvsieve::test {
 
+/// What stands for an image in a text given to libmtmd.
+[[nodiscard]] std::string mtmd_marker();
+
 /// A model with its weights, and the vision encoder where `mmproj` is not empty. Throws std::runtime_error.
 class ReferenceModel {
   public:
