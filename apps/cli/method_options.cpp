@@ -20,7 +20,9 @@ void MethodArgs::add_to(CLI::App & app, bool method_required) {
         ->type_name("NAME")
         ->required(method_required);
     app.add_option("--keep", keep, "Fraction of the KV rows that is kept, in (0, 1]")->type_name("R");
-    app.add_option("--set", set, "A parameter of the method; may be repeated")->type_name("NAME=VALUE")->expected(1);
+    app.add_option("--set", set, "A parameter of the method; may be repeated")
+        ->type_name("NAME=VALUE")
+        ->allow_extra_args(false);
     app.add_option("--profile", profile, "Offline budgets per layer, instead of --keep")->type_name("FILE");
     app.add_option("--seed", seed, "Seed of methods that choose at random")->type_name("N");
 }
