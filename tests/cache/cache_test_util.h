@@ -100,7 +100,14 @@ inline void expect_tight(const RaggedKvCache & cache) {
         for (int32_t g = 0; g < cache.params().n_head_kv; ++g) {
             rows += static_cast<uint64_t>(cache.n_rows(il, g) + kMaxSpareRows);
         }
-        limit += page_round(2 * rows * cache.row_bytes());
+        const uint64_t layer_limit = page_round(2 * rows * cache.row_bytes());
+        limit += layer_limit;
+        // The last extent ends inside what the layer may have.
+        const KvRowsView last = cache.v_rows(il, cache.params().n_head_kv - 1);
+        if (last.n_rows > 0) {
+            const auto end = last.data + static_cast<size_t>(last.n_rows) * last.row_bytes - cache.k_rows(il, 0).data;
+            EXPECT_LE(static_cast<uint64_t>(end), layer_limit);
+        }
     }
     EXPECT_LE(cache.bytes_reserved(), limit);
     EXPECT_GE(cache.bytes_reserved(), cache.bytes_held());

@@ -189,6 +189,38 @@ TEST(Growth, KeepsEveryRowOfRaggedHeads) {
     }
 }
 
+// Heads that lose rows give memory back; the others, whose spare rows are nearly used up, do not grow at that moment.
+TEST(Growth, CompactingOneHeadDoesNotGrowTheOthers) {
+    const int32_t n_head = 16, d = 256;
+    RaggedKvCache cache({1, n_head, d, KvType::f16, true});
+    std::mt19937 rng(6);
+    std::normal_distribution<float> normal;
+    std::vector<float> row(static_cast<size_t>(n_head * d));
+    for (int32_t t = 0; t < 63; ++t) {  // 64 rows of capacity
+        for (float & x : row) {
+            x = normal(rng);
+        }
+        cache.reserve(1);
+        ASSERT_TRUE(cache.append(0, {row.data()}, {row.data()}, 1, t));
+    }
+    const uint64_t reserved = cache.bytes_reserved();
+    ASSERT_EQ(reserved, page_round(uint64_t{2} * n_head * 64 * cache.row_bytes()));
+    const RaggedKvCache all = cache.snapshot();
+    LayerPlan plan{std::vector<std::vector<int32_t>>(n_head, every(1, 63))};
+    plan.kept[3] = every(7, 63);
+    cache.compact(0, plan);
+    EXPECT_LT(cache.bytes_reserved(), reserved);
+    expect_tight(cache);
+    for (int32_t g = 0; g < n_head; ++g) {
+        const RowsByPosition before = rows_of(all, 0, g);
+        const RowsByPosition after = rows_of(cache, 0, g);
+        EXPECT_EQ(after.size(), plan.of_head(g).size());
+        for (const auto & [position, bytes] : after) {
+            EXPECT_EQ(bytes, before.at(position)) << g << " " << position;
+        }
+    }
+}
+
 TEST(CacheErrors, Construction) {
     const auto refuse = [](const KvCacheParams & params, const std::vector<std::string> & words) {
         expect_error(ErrorCode::invalid_argument, words, [&] { const RaggedKvCache cache(params); });
