@@ -118,13 +118,13 @@ TEST_P(CompactTest, SnapshotIsIndependent) {
 INSTANTIATE_TEST_SUITE_P(Types, CompactTest, KVSIEVE_ALL_KV_TYPES, type_of);
 
 TEST(CompactErrors, BadPlansChangeNothing) {
+    const LayerData data = random_layer(kHeads, kTokens, kDim, 0);
     RaggedKvCache cache = filled(KvType::q8_0);
     const RowsByPosition original = rows_of(cache, 1, 0);
     const auto refuse = [&](const LayerPlan & plan, const std::vector<std::string> & words) {
         expect_error(ErrorCode::invalid_argument, words, [&] { cache.compact(1, plan); });
         RaggedKvCache empty({kLayers, kHeads, kDim, KvType::f16, true});
-        expect_error(ErrorCode::invalid_argument, {"layer 1"},
-                     [&] { store(empty, 1, random_layer(kHeads, kTokens, kDim, 0), &plan); });
+        expect_error(ErrorCode::invalid_argument, {"layer 1"}, [&] { store(empty, 1, data, &plan); });
         EXPECT_EQ(empty.bytes_held(), 0U);
     };
     refuse({{{0, 1}, {0, 1}}}, {"layer 1", "2 lists", "expected 1 or 4"});

@@ -88,7 +88,7 @@ TEST(Memory, PeakStaysLowWhenOnlyKeptRowsAreStored) {
 }
 
 TEST(Memory, FlatOverManyCycles) {
-    const int32_t n = 2000;
+    const int32_t n = 800;
     RaggedKvCache cache({4, 4, 64, KvType::q8_0, true});
     const LayerData data = random_layer(4, n, 64, 2);
     const LayerPlan plan = {{every(3, n)}};
