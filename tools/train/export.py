@@ -125,12 +125,19 @@ def export(model, text, folder):
         os.replace(path + ".new", path)
 
 
+def mix(model, other):
+    """The model becomes the mean of both."""
+    theirs = other.state_dict()
+    model.load_state_dict({k: (v + theirs[k]) / 2 for k, v in model.state_dict().items()})
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("checkpoint")
     p.add_argument("folder")
     p.add_argument("--tokens", required=True, help="GGUF pair or tokenizer JSON")
     p.add_argument("--raw", action="store_true", help="the last weights, not their average")
+    p.add_argument("--mean-with", metavar="PAIR", help="export the mean with this pair's weights")
     o = p.parse_args()
     if o.tokens.endswith(".json"):
         from tokenizers import Tokenizer
@@ -141,6 +148,8 @@ def main():
     else:
         model, text = pair.load_pair(o.tokens)
     store.load_into(model, o.checkpoint, averaged=not o.raw)
+    if o.mean_with:
+        mix(model, pair.load_pair(o.mean_with)[0])
     export(model, text, o.folder)
 
 
