@@ -32,11 +32,11 @@ Arena::~Arena() {
 }
 
 size_t Arena::page_round(size_t bytes) noexcept {
-    static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    if (bytes > std::numeric_limits<size_t>::max() - page) {
-        return std::numeric_limits<size_t>::max() / page * page;
+    static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    if (bytes > std::numeric_limits<size_t>::max() - kPage) {
+        return std::numeric_limits<size_t>::max() / kPage * kPage;
     }
-    return (bytes + page - 1) / page * page;
+    return (bytes + kPage - 1) / kPage * kPage;
 }
 
 void Arena::grow(size_t bytes, std::string_view what) {

@@ -5,4 +5,6 @@
 #include "ggml.h"
 #endif
 
-int n_tokens_of(const kvsieve::PromptShape & prompt) { return prompt.n_tokens; }
+int n_tokens_of(const kvsieve::PromptShape & prompt) {
+    return prompt.n_tokens;
+}
