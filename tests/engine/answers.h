@@ -26,9 +26,9 @@ struct Question {
     return {dir / "kvsieve-tiny-model-f16.gguf", dir / "kvsieve-tiny-mmproj-f16.gguf", n_threads};
 }
 
-/// One question per held-out image, and the long one of every fourth image: those of the source tree, or of the folder
-/// named in KVSIEVE_HELDOUT.
-[[nodiscard]] inline std::vector<Question> held_out_questions() {
+/// One question per held-out image, and the long one of every fourth image (`only_long`: the long one of each): those
+/// of the source tree, or of the folder named in KVSIEVE_HELDOUT.
+[[nodiscard]] inline std::vector<Question> held_out_questions(bool only_long = false) {
     const char * other = std::getenv("KVSIEVE_HELDOUT");
     const std::filesystem::path dir =
         other != nullptr ? std::filesystem::path(other) : std::filesystem::path(KVSIEVE_TEST_DATA) / "heldout";
@@ -39,8 +39,9 @@ struct Question {
         const nlohmann::json row = nlohmann::json::parse(line);
         const std::string type = row.at("type");
         const std::string image = row.at("image");
-        const bool first = type == "question" && seen.insert(image).second;
-        const bool long_one = type == "long" && seen.size() % 4 == 1 && seen.insert(image + " long").second;
+        const bool first = !only_long && type == "question" && seen.insert(image).second;
+        const bool long_one =
+            type == "long" && (only_long || (seen.size() % 4 == 1 && seen.insert(image + " long").second));
         if (first || long_one) {
             out.push_back({dir / image, row.at("prompt"), row.at("answer")});
         }
