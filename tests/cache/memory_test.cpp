@@ -123,8 +123,8 @@ TEST(Memory, OneMappingPerLayerAtMost) {
             caches.back().compact(il, plan);
         }
     }
-    // beside the arenas: what the allocator maps for bookkeeping, more of it under a sanitizer
-    EXPECT_LE(n_mappings(), before + 50 * 6 + 100);
+    const size_t n_allocator = KVSIEVE_TEST_SANITIZED ? 100 : 16;  // a sanitizer's allocator maps more for itself
+    EXPECT_LE(n_mappings(), before + 50 * 6 + n_allocator);
     for (const RaggedKvCache & cache : caches) {
         EXPECT_EQ(cache.n_rows(5, 7), 25);
     }
