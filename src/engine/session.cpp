@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <chrono>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -87,7 +86,7 @@ struct Session::Impl {
     void extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks);
     void evict(int32_t n_new, int32_t n_before);
     void decode(int32_t token);
-    Answer generate(const GenerateOptions & generate_options, Sampler & sampler, const Callbacks & callbacks);
+    Answer generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks);
 };
 
 namespace {
@@ -315,21 +314,19 @@ void Session::Impl::decode(int32_t token) {
     ++n_processed;
 }
 
-Answer Session::Impl::generate(const GenerateOptions & generate_options, Sampler & sampler,
-                               const Callbacks & callbacks) {
+Answer Session::Impl::generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks) {
     Answer out;
-    StopFilter stop(generate_options.stop);
     Utf8Stream utf8;
-    const auto emit = [&](std::string text) {
-        out.text += text;
-        answer = out.text;
+    answer = "";
+    const auto emit = [&](const std::string & text) {
+        *answer += text;  // at once: a cancelled answer belongs to the conversation as far as it came
         if (callbacks.on_text && !text.empty()) {
             callbacks.on_text(text);
         }
     };
     double decode_ms = 0;
     while (true) {
-        if (static_cast<int32_t>(out.tokens.size()) >= generate_options.n_predict) {
+        if (static_cast<int32_t>(out.tokens.size()) >= n_predict) {
             out.finish = FinishReason::length;
             break;
         }
@@ -351,7 +348,7 @@ Answer Session::Impl::generate(const GenerateOptions & generate_options, Sampler
             out.finish = FinishReason::context;
             break;
         }
-        if (static_cast<int32_t>(out.tokens.size()) < generate_options.n_predict) {
+        if (static_cast<int32_t>(out.tokens.size()) < n_predict) {
             throw_if_cancelled(callbacks);
             decode(token);
             pending.clear();
@@ -364,6 +361,7 @@ Answer Session::Impl::generate(const GenerateOptions & generate_options, Sampler
         emit(stop.finish());
     }
     timings.decode_ms = decode_ms;
+    out.text = *answer;
     return out;
 }
 
@@ -382,15 +380,14 @@ Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Ca
     const SamplingOptions & sampling = options.sampling;
     Sampler sampler(s.parts().text,
                     {sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.seed, sampling.grammar});
-    const StopFilter checked(options.stop);
+    StopFilter stop(options.stop);
     s.timings = {};
     std::vector<ChatMessage> messages = s.history;
     const Prompt prompt = s.make_prompt(turn, true, messages, callbacks);
     s.process(prompt, callbacks);
     s.history = std::move(messages);
-    s.answer = "";
 
-    Answer answer = s.generate(options, sampler, callbacks);
+    Answer answer = s.generate(options.n_predict, sampler, stop, callbacks);
     answer.n_prompt = prompt.n_tokens();
     answer.n_visual = prompt.n_visual;
     answer.n_text = prompt.n_text();
