@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the sanitizers' runtimes take as their defaults in our test programs.
+// What the sanitizers' runtimes take as their defaults in our test programs; without a sanitizer nobody calls this.
 
 extern "C" {
 const char * __ubsan_default_options();
