@@ -16,6 +16,12 @@
 
 namespace kvsieve {
 
+/// How the model rotates queries and keys, for methods that look ahead. One set for all layers.
+struct RopeShape {
+    std::vector<float> freqs = {};  ///< [m], m <= d / 2, radians per position of rotated pair i; dims from 2m on stay
+    bool interleaved = false;       ///< pair i is dims (2i, 2i + 1); else (i, i + m)
+};
+
 /// What stays the same over all layers of one prompt.
 struct PromptShape {
     int32_t n_layer = 0;
@@ -24,6 +30,8 @@ struct PromptShape {
     int32_t head_dim = 0;                   ///< d; 0 where keys and values are not observed
     int32_t n_tokens = 0;                   ///< prompt tokens, T; positions 0 .. T-1
     std::vector<uint8_t> visual_mask = {};  ///< [T], 1 = visual token; empty = no visual token
+    RopeShape rope = {};                    ///< empty where queries are not observed
+    int32_t next_position = -1;             ///< of the first new token; -1 = T (M-RoPE counts otherwise)
 };
 
 /// Which prompt queries' attention rows a method wants to see.
@@ -41,6 +49,13 @@ struct Traits {
     int32_t window = 0;      ///< for RowsWanted::last_window
     bool keys = false;       ///< [G, T, d], as cached (after RoPE, before any cache rotation)
     bool values = false;     ///< [G, T, d]
+    /// Mean and covariance of the queries before RoPE over positions n_sink .. T-1.
+    bool query_stats = false;
+    int32_t n_sink = 0;
+    /// K > 0: only layer K-1 is observed, and the tokens that plan_layer(prompt, K, score of layer K-1) drops leave
+    /// the prefill before layer K, which has the same plan as all deeper ones (FastV). Layers below K keep everything.
+    int32_t prune_layer = 0;
+    bool merges = false;  ///< plans merge dropped rows into kept ones (LayerPlan::merged)
     bool per_head = false;   ///< plans hold one set per KV head instead of one per layer
     bool layerwise = false;  ///< a layer's plan depends on that layer only: it can be compacted at once
     bool visual = false;     ///< refuses a prompt without visual tokens; keep counts visual tokens only
@@ -56,6 +71,9 @@ class LayerObservation {
     std::span<const float> colsum;      ///< [H, T]
     std::span<const float> keys;        ///< [G, T, d]
     std::span<const float> values;      ///< [G, T, d]
+    std::span<const float> query_mean;  ///< [H, d], of the queries before RoPE at positions n_sink .. T-1
+    std::span<const float> query_cov;   ///< [H, d, d], divisor T - n_sink
+    std::span<const float> queries;     ///< [H, T, d], before RoPE; from dumps only, counts before the two above
     /// Positions whose attention rows can be asked for, ascending.
     std::span<const int32_t> row_positions;
     /// Softmax rows [H, n, T] (causal: 0 behind the query) of the given positions, a subset of `row_positions`.
@@ -76,9 +94,19 @@ struct LayerScore {
     std::map<std::string, PlanExtra> stats = {};
 };
 
+/// A dropped row that becomes part of a kept one.
+struct Merge {
+    int32_t from;  ///< dropped position
+    int32_t into;  ///< kept position
+    [[nodiscard]] bool operator==(const Merge &) const = default;
+};
+
 /// Kept positions of one layer: one ascending list for all KV heads, or one per KV head.
 struct LayerPlan {
     std::vector<std::vector<int32_t>> kept;  ///< [1 or G][n_kept], ascending, unique
+    /// By ascending `from`, for all KV heads. Key and value of `into` become the plain mean over itself and all rows
+    /// merged into it.
+    std::vector<Merge> merged = {};
     [[nodiscard]] const std::vector<int32_t> & of_head(int32_t g) const {
         return kept.size() == 1 ? kept[0] : kept[static_cast<size_t>(g)];
     }
