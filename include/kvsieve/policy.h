@@ -148,6 +148,7 @@ struct ParamSpec {
     std::variant<double, std::string> def;  ///< default; a number or one of `choices`
     double min = 0, max = 0;                ///< range of a number, inclusive
     bool integer = false;
+    bool odd = false;                       ///< an odd integer
     std::vector<std::string> choices = {};  ///< not empty: a word
 };
 
@@ -217,7 +218,7 @@ struct PartInfo {
 struct RowFit {
     MethodOptions options;  ///< as given, with `keep` set; make_method(name, options) makes the plan
     int64_t n_rows = 0;     ///< that the plan keeps, summed over layers and KV heads
-    Plan plan;              ///< empty where no scores were given
+    Plan plan = {};         ///< empty where no scores were given
 };
 /// Finds the largest keep (to 1e-9) whose plan holds at most `max_rows` rows, summed over layers and KV heads; the
 /// keep of `options` does not matter. A method that takes no keep, or a profile, must fit as it is. `scores` are those
