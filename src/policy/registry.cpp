@@ -25,6 +25,7 @@ MethodFile aircache_file();
 MethodFile mixkv_file();
 MethodFile tova_file();
 MethodFile knorm_file();
+MethodFile keydiff_file();
 MethodFile expected_attention_file();
 MethodFile cake_file();
 MethodFile lava_file();
@@ -36,7 +37,7 @@ std::span<const MethodFile> method_files() {
         full_file(),           random_file(),    streaming_llm_file(), h2o_file(),
         snapkv_file(),         pyramidkv_file(), adakv_file(),         elastic_cache_file(),
         uniform_prefix_file(), prefixkv_file(),  aircache_file(),      mixkv_file(),
-        tova_file(),           knorm_file(),        expected_attention_file(),
+        tova_file(),           knorm_file(),     keydiff_file(),       expected_attention_file(),
         cake_file(),           lava_file(),      vl_cache_file(),      fastv_file(),
     };
     return files;
