@@ -36,5 +36,24 @@ std::vector<std::string> method_names() {
 INSTANTIATE_TEST_SUITE_P(Methods, Golden, testing::ValuesIn(method_names()),
                          [](const auto & test) { return test.param; });
 
+TEST(GoldenFiles, EveryCaseBelongsToAMethod) {
+    const std::vector<std::string> names = method_names();
+    std::map<std::string, int> n_cases;
+    for (const std::string & file : test::golden_names()) {
+        const nlohmann::json golden = test::read_golden(file);
+        for (const auto & entry : golden.at("entries")) {
+            ++n_cases[entry.at("method").get<std::string>()];
+        }
+    }
+    int total = 0;
+    for (const auto & [name, n] : n_cases) {
+        const auto other = kOtherNames.find(name);
+        const std::string & method = other == kOtherNames.end() ? name : other->second;
+        EXPECT_NE(std::find(names.begin(), names.end(), method), names.end()) << name;
+        total += n;
+    }
+    EXPECT_GE(total, 1223);
+}
+
 }  // namespace
 }  // namespace kvsieve
