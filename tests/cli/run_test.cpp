@@ -246,7 +246,7 @@ TEST(Interrupt, EndsTheAnswerPolitely) {
 
 TEST(Help, NamesEveryCommandAndOption) {
     const Finished help = good({"--help"});
-    for (const char * command : {"run", "methods", "plan", "make-model"}) {
+    for (const char * command : {"run", "methods", "plan", "observe", "profile", "make-model"}) {
         EXPECT_NE(help.out.find(command), std::string::npos);
         EXPECT_FALSE(good({command, "--help"}).out.empty());
     }
