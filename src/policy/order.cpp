@@ -15,46 +15,49 @@ constexpr size_t kFewKeys = 256;  // below this a histogram costs more than it s
 }  // namespace
 
 Cut find_cut(std::span<const uint64_t> keys, int64_t n_drop, std::vector<uint64_t> & scratch) {
-    // A histogram over the range that the keys span (not over fixed bits: scores of a layer often share their leading
-    // bits) finds the bucket of the cut; what lies in it is looked at again.
+    // A histogram of the bits below those that all keys share finds the bucket of the cut; what lies in it is looked at
+    // again. Loops are written without branches: they run over every score of every head.
     std::span<const uint64_t> from = keys;
     int64_t below = 0;  // keys that lie below all in `from`
-    bool gathered = false;
     for (;;) {
-        const auto [low, high] = std::minmax_element(from.begin(), from.end());
-        const uint64_t least = *low, range = *high - least;
-        if (range == 0) {
-            return {.key = least, .n_tied = n_drop - below};
+        uint64_t differing = 0;
+        for (const uint64_t key : from) {
+            differing |= key ^ from[0];
+        }
+        if (differing == 0) {
+            return {.key = from[0], .n_tied = n_drop - below};
         }
         if (from.size() <= kFewKeys) {
             break;
         }
-        const auto width = static_cast<unsigned>(std::bit_width(range));
+        const auto width = static_cast<unsigned>(std::bit_width(differing));
         const unsigned shift = width > kDigitBits ? width - kDigitBits : 0;
+        const auto digit_of = [shift](uint64_t key) { return (key >> shift) & (kDigits - 1); };
         std::array<uint32_t, kDigits> counts{};
         for (const uint64_t key : from) {
-            ++counts[(key - least) >> shift];
+            ++counts[digit_of(key)];
         }
         size_t digit = 0;
         while (below + counts[digit] < n_drop) {
             below += counts[digit++];
         }
-        const auto in_bucket = [&](uint64_t key) { return (key - least) >> shift == digit; };
-        if (gathered) {
-            scratch.erase(std::remove_if(scratch.begin(), scratch.end(), [&](uint64_t key) { return !in_bucket(key); }),
-                          scratch.end());
-        } else {
-            scratch.clear();
-            std::copy_if(from.begin(), from.end(), std::back_inserter(scratch), in_bucket);
-            gathered = true;
+        // The gathered keys never stand behind those still to be read, so `from` may be `scratch` itself.
+        if (scratch.size() < from.size()) {
+            scratch.resize(from.size());
         }
-        from = scratch;
+        size_t n = 0;
+        for (const uint64_t key : from) {
+            scratch[n] = key;
+            n += digit_of(key) == digit ? 1 : 0;
+        }
+        from = std::span<const uint64_t>(scratch).first(n);
     }
-    if (!gathered) {
+    if (from.data() == keys.data()) {
         scratch.assign(from.begin(), from.end());
     }
+    const auto end = scratch.begin() + static_cast<std::ptrdiff_t>(from.size());
     const auto at = scratch.begin() + static_cast<std::ptrdiff_t>(n_drop - below - 1);
-    std::nth_element(scratch.begin(), at, scratch.end());
+    std::nth_element(scratch.begin(), at, end);
     const uint64_t key = *at;
     const auto n_less = std::count_if(scratch.begin(), at, [key](uint64_t x) { return x < key; });
     return {.key = key, .n_tied = n_drop - below - n_less};
@@ -62,20 +65,19 @@ Cut find_cut(std::span<const uint64_t> keys, int64_t n_drop, std::vector<uint64_
 
 void sort_descending(std::vector<double> & values) {
     std::vector<uint64_t> keys(values.size()), other(values.size());
-    std::transform(values.begin(), values.end(), keys.begin(), [](double x) { return ~order_key(x); });
-    uint64_t low = ~uint64_t{0}, high = 0;
-    for (const uint64_t key : keys) {
-        low = std::min(low, key);
-        high = std::max(high, key);
+    uint64_t differing = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+        keys[i] = ~order_key(values[i]);
+        differing |= keys[i] ^ keys[0];
     }
-    for (unsigned shift = 0; shift < 64 && (values.size() > 1 && ((high - low) >> shift) != 0); shift += kDigitBits) {
+    for (unsigned shift = 0; shift < 64 && (differing >> shift) != 0; shift += kDigitBits) {
         std::array<uint32_t, kDigits> starts{};
         for (const uint64_t key : keys) {
-            ++starts[((key - low) >> shift) & (kDigits - 1)];
+            ++starts[(key >> shift) & (kDigits - 1)];
         }
         std::exclusive_scan(starts.begin(), starts.end(), starts.begin(), uint32_t{0});
         for (const uint64_t key : keys) {
-            other[starts[((key - low) >> shift) & (kDigits - 1)]++] = key;
+            other[starts[(key >> shift) & (kDigits - 1)]++] = key;
         }
         keys.swap(other);
     }

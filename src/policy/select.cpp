@@ -53,13 +53,13 @@ Field make_field(const PromptShape & prompt, Scope scope, const Protected & by_s
 
 std::vector<int32_t> keep_best(std::span<const double> score, std::span<const uint8_t> competes, int64_t n_drop) {
     const size_t n = competes.size();
-    std::vector<uint64_t> keys;
-    keys.reserve(n);
+    std::vector<uint64_t> keys(n + 1);  // one slot more: a key that does not compete is written and then overwritten
+    size_t n_competing = 0;
     for (size_t k = 0; k < n; ++k) {
-        if (competes[k] != 0) {
-            keys.push_back(order_key(score[k]));
-        }
+        keys[n_competing] = order_key(score[k]);
+        n_competing += competes[k] != 0 ? 1 : 0;
     }
+    keys.resize(n_competing);
     const int64_t n_dropped = std::clamp<int64_t>(n_drop, 0, static_cast<int64_t>(keys.size()));
     Cut cut;  // below every key of a finite number: nothing is dropped
     if (n_dropped > 0) {
