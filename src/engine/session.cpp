@@ -87,6 +87,8 @@ struct Session::Impl {
 
     [[nodiscard]] const Model::Impl & parts() const { return model->impl(); }
     void reset();
+    void refuse_images_beyond_context(std::span<const Image> loaded) const;
+    [[nodiscard]] std::string behind() const;
     Prompt make_prompt(const Turn & turn, bool render, std::vector<ChatMessage> & messages,
                        const Callbacks & callbacks);
     void process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks);
@@ -152,6 +154,24 @@ void Session::Impl::reset() {
     timings = {};
 }
 
+/// What cannot fit is refused before it is encoded, which may take minutes.
+void Session::Impl::refuse_images_beyond_context(std::span<const Image> loaded) const {
+    int64_t n = 0;
+    for (const Image & image : loaded) {
+        n += parts().vision->count_tokens(image);
+    }
+    if (n_processed + n > n_ctx) {
+        throw Error(ErrorCode::too_large, std::string(loaded.size() == 1 ? "the image takes " : "the images take ") +
+                                              std::to_string(n) + " tokens" + behind() + ", the context takes " +
+                                              std::to_string(n_ctx) + " (-c)");
+    }
+}
+
+/// Says in a message how much stands before a prompt.
+std::string Session::Impl::behind() const {
+    return n_processed > 0 ? " behind " + std::to_string(n_processed) : "";
+}
+
 Prompt Session::Impl::make_prompt(const Turn & turn, bool render, std::vector<ChatMessage> & messages,
                                   const Callbacks & callbacks) {
     if (!turn.images.empty() && !parts().vision) {
@@ -168,6 +188,7 @@ Prompt Session::Impl::make_prompt(const Turn & turn, bool render, std::vector<Ch
         loaded.push_back(load_image(path));
     }
     const auto vision_start = Clock::now();
+    refuse_images_beyond_context(loaded);
     std::vector<std::shared_ptr<const EncodedImage>> encoded;
     for (const Image & image : loaded) {
         throw_if_cancelled(callbacks);
@@ -215,8 +236,7 @@ void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Call
         throw Error(ErrorCode::invalid_argument, "the prompt has no tokens, expected at least one");
     }
     if (n_processed + n > n_ctx) {
-        throw Error(ErrorCode::too_large, "the prompt has " + std::to_string(n) + " tokens" +
-                                              (n_processed > 0 ? " behind " + std::to_string(n_processed) : "") +
+        throw Error(ErrorCode::too_large, "the prompt has " + std::to_string(n) + " tokens" + behind() +
                                               ", the context takes " + std::to_string(n_ctx) + " (-c)");
     }
     if (n_processed > 0 && !fits(n)) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <list>
 #include <mutex>
 #include <utility>
 
@@ -29,10 +30,60 @@ struct VisionEncoder::Impl {
     std::string fingerprint;
     int32_t n_embd = 0;
     bool mrope = false;
+    size_t memory_bytes = 0;
+    std::list<std::shared_ptr<const EncodedImage>> memory;  // most recently used first
 
+    mtmd::input_chunks_ptr tokenize(const Image & image) const;
+    std::shared_ptr<const EncodedImage> remembered(const Image & image);
+    void remember(std::shared_ptr<const EncodedImage> image);
     ImageSegment segment(const mtmd_input_chunk * chunk, const std::string & name) const;
     void set_grid(EncodedImage & image) const;
 };
+
+mtmd::input_chunks_ptr VisionEncoder::Impl::tokenize(const Image & image) const {
+    const size_t expected = 3 * static_cast<size_t>(image.width) * static_cast<size_t>(image.height);
+    if (image.width < 1 || image.height < 1 || image.rgb.size() != expected) {
+        throw Error(ErrorCode::invalid_argument, image.name + " has " + std::to_string(image.rgb.size()) +
+                                                     " bytes of pixels, expected " + std::to_string(expected) +
+                                                     " for " + std::to_string(image.width) + " x " +
+                                                     std::to_string(image.height));
+    }
+    const mtmd::bitmap_ptr bitmap(
+        mtmd_bitmap_init(static_cast<uint32_t>(image.width), static_cast<uint32_t>(image.height), image.rgb.data()));
+    mtmd::input_chunks_ptr chunks(mtmd_input_chunks_init());
+    mtmd_input_part part{nullptr, bitmap.get()};
+    const mtmd_input_part * parts = &part;
+    const UpstreamErrors errors;
+    if (mtmd_tokenize_from_parts(context.get(), chunks.get(), &parts, 1, false) != 0) {
+        throw Error(ErrorCode::bad_input, image.name + " of " + std::to_string(image.width) + " x " +
+                                              std::to_string(image.height) +
+                                              " pixels cannot be taken by this vision encoder: " + errors.text());
+    }
+    return chunks;
+}
+
+std::shared_ptr<const EncodedImage> VisionEncoder::Impl::remembered(const Image & image) {
+    const auto found = std::find_if(memory.begin(), memory.end(), [&](const auto & known) {
+        return known->id == image.id && known->name == image.name;
+    });
+    if (image.id.empty() || found == memory.end()) {
+        return nullptr;
+    }
+    memory.splice(memory.begin(), memory, found);
+    return memory.front();
+}
+
+void VisionEncoder::Impl::remember(std::shared_ptr<const EncodedImage> image) {
+    if (image->id.empty()) {
+        return;
+    }
+    memory.push_front(std::move(image));
+    size_t bytes = 0;
+    for (auto it = memory.begin(); it != memory.end();) {
+        bytes += static_cast<size_t>((*it)->n_visual) * static_cast<size_t>(n_embd) * sizeof(float);
+        it = bytes > memory_bytes ? memory.erase(it) : std::next(it);
+    }
+}
 
 ImageSegment VisionEncoder::Impl::segment(const mtmd_input_chunk * chunk, const std::string & name) const {
     ImageSegment out;
@@ -86,7 +137,8 @@ void VisionEncoder::Impl::set_grid(EncodedImage & image) const {
     }
 }
 
-VisionEncoder::VisionEncoder(const std::filesystem::path & mmproj, const TextModel & text, int32_t n_threads)
+VisionEncoder::VisionEncoder(const std::filesystem::path & mmproj, const TextModel & text, int32_t n_threads,
+                             size_t memory_bytes)
     : impl_(std::make_unique<Impl>()) {
     ensure_upstream_mtmd();
     {
@@ -94,6 +146,7 @@ VisionEncoder::VisionEncoder(const std::filesystem::path & mmproj, const TextMod
         impl_->info = check_mmproj(file, text.n_embd());
         impl_->fingerprint = file.fingerprint();
     }
+    impl_->memory_bytes = memory_bytes;
     impl_->n_embd = text.n_embd();
     impl_->mrope = text.uses_mrope();
 
@@ -130,29 +183,23 @@ std::string VisionEncoder::fingerprint() const {
     return impl_->fingerprint;
 }
 
-std::shared_ptr<const EncodedImage> VisionEncoder::encode(const Image & image) const {
-    const size_t expected = 3 * static_cast<size_t>(image.width) * static_cast<size_t>(image.height);
-    if (image.width < 1 || image.height < 1 || image.rgb.size() != expected) {
-        throw Error(ErrorCode::invalid_argument, image.name + " has " + std::to_string(image.rgb.size()) +
-                                                     " bytes of pixels, expected " + std::to_string(expected) +
-                                                     " for " + std::to_string(image.width) + " x " +
-                                                     std::to_string(image.height));
-    }
+int32_t VisionEncoder::count_tokens(const Image & image) const {
     const std::scoped_lock lock(impl_->mutex);
-    const auto start = std::chrono::steady_clock::now();
-    const mtmd::bitmap_ptr bitmap(
-        mtmd_bitmap_init(static_cast<uint32_t>(image.width), static_cast<uint32_t>(image.height), image.rgb.data()));
-    const mtmd::input_chunks_ptr chunks(mtmd_input_chunks_init());
-    mtmd_input_part part{nullptr, bitmap.get()};
-    const mtmd_input_part * parts = &part;
-    {
-        const UpstreamErrors errors;
-        if (mtmd_tokenize_from_parts(impl_->context.get(), chunks.get(), &parts, 1, false) != 0) {
-            throw Error(ErrorCode::bad_input, image.name + " of " + std::to_string(image.width) + " x " +
-                                                  std::to_string(image.height) +
-                                                  " pixels cannot be taken by this vision encoder: " + errors.text());
-        }
+    const mtmd::input_chunks_ptr chunks = impl_->tokenize(image);
+    size_t n = 0;
+    for (size_t i = 0; i < mtmd_input_chunks_size(chunks.get()); ++i) {
+        n += mtmd_input_chunk_get_n_tokens(mtmd_input_chunks_get(chunks.get(), i));
     }
+    return static_cast<int32_t>(n);
+}
+
+std::shared_ptr<const EncodedImage> VisionEncoder::encode(const Image & image) const {
+    const std::scoped_lock lock(impl_->mutex);
+    if (auto known = impl_->remembered(image)) {
+        return known;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const mtmd::input_chunks_ptr chunks = impl_->tokenize(image);
     auto out = std::make_shared<EncodedImage>();
     out->name = image.name;
     out->id = image.id;
@@ -172,6 +219,7 @@ std::shared_ptr<const EncodedImage> VisionEncoder::encode(const Image & image) c
     }
     impl_->set_grid(*out);
     out->encode_ms = ms_since(start);
+    impl_->remember(out);
     return out;
 }
 

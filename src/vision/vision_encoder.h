@@ -2,6 +2,7 @@
 // Images to embeddings of the language model, through libmtmd.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -14,17 +15,25 @@
 
 namespace kvsieve {
 
-/// Loads an mmproj file on the CPU. encode() may be called from several threads; calls are serialised inside.
-/// The TextModel must outlive it.
+/// Bytes of embeddings that an encoder remembers.
+inline constexpr size_t kImageMemoryBytes = size_t{64} << 20U;
+
+/// Loads an mmproj file on the CPU. count_tokens() and encode() may be called from several threads; calls are
+/// serialised inside. The TextModel must outlive it.
 class VisionEncoder {
   public:
     /// Checks the file (architecture, projector, widths, tensors) before libmtmd sees it: Error{bad_input}.
-    VisionEncoder(const std::filesystem::path & mmproj, const TextModel & text, int32_t n_threads);
+    VisionEncoder(const std::filesystem::path & mmproj, const TextModel & text, int32_t n_threads,
+                  size_t memory_bytes = kImageMemoryBytes);
     ~VisionEncoder();
     VisionEncoder(VisionEncoder &&) noexcept;
     VisionEncoder & operator=(VisionEncoder &&) noexcept;
 
+    /// Tokens that the image will take in a prompt, those around visual ones included. Preprocesses the image only.
+    /// Throws as encode().
+    [[nodiscard]] int32_t count_tokens(const Image & image) const;
     /// Throws Error{bad_input} for an image that this model cannot take and Error{runtime} if computing fails.
+    /// The last images, as many as fit `memory_bytes`, are remembered by id and name: asked again, they cost nothing.
     [[nodiscard]] std::shared_ptr<const EncodedImage> encode(const Image & image) const;
 
     [[nodiscard]] const std::string & projector() const;  ///< clip.projector_type, e.g. "mlp"

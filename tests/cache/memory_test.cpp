@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Memory really comes and goes: pages, mappings, growth.
-#include <unistd.h>
-
 #include <fstream>
 
 #include "cache/cache_test_util.h"
+#include "support/resident.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define KVSIEVE_TEST_SANITIZED 1
@@ -14,13 +13,6 @@
 
 namespace kvsieve::test {
 namespace {
-
-uint64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    uint64_t total = 0, resident = 0;
-    statm >> total >> resident;
-    return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 size_t n_mappings() {
     std::ifstream maps("/proc/self/maps");

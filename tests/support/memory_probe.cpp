@@ -2,24 +2,16 @@
 // Resident memory of one process that prefills a random prompt: `memory_probe MODEL METHOD KEEP TOKENS CYCLES`.
 // Prints one JSON line; a process of its own, because freed memory of other tests would blur the numbers.
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "kvsieve/engine.h"
+#include "support/resident.h"
 
 namespace {
-
-uint64_t resident() {
-    std::ifstream file("/proc/self/statm");
-    uint64_t total = 0, pages = 0;
-    file >> total >> pages;
-    return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 uint64_t resident_peak() {
     rusage usage{};
@@ -44,13 +36,13 @@ int main(int argc, char ** argv) {
         tokens.push_back(5 + i * 31 % 250);
     }
     kvsieve::Session session(model, options);
-    const uint64_t before = resident();
+    const uint64_t before = kvsieve::test::resident_bytes();
     std::string after_cycle;
     for (int i = 0; i < n_cycles; ++i) {
         session.feed(tokens);
         if (i + 1 < n_cycles) {
             session.reset();
-            after_cycle += (after_cycle.empty() ? "" : ", ") + std::to_string(resident());
+            after_cycle += (after_cycle.empty() ? "" : ", ") + std::to_string(kvsieve::test::resident_bytes());
         }
     }
     const kvsieve::KvUsage usage = session.usage();
@@ -58,7 +50,7 @@ int main(int argc, char ** argv) {
     std::printf(
         "{\"before\": %llu, \"resident\": %llu, \"peak\": %llu, \"held\": %llu, \"reserved\": %llu, \"full\": %llu, "
         "\"peak_kv\": %llu, \"scratch\": %llu, \"after_cycle\": [%s]}\n",
-        number(before), number(resident()), number(resident_peak()), number(usage.bytes_held),
+        number(before), number(kvsieve::test::resident_bytes()), number(resident_peak()), number(usage.bytes_held),
         number(usage.bytes_reserved), number(usage.bytes_full_f16), number(session.peak_kv_bytes()),
         number(session.scratch_bytes()), after_cycle.c_str());
     return 0;

@@ -133,7 +133,40 @@ TEST(VisionEncoder, AnEncodedImageServesManyPrompts) {
     const Prompt first = build_prompt(model(), kMark + "one", images, true);
     const Prompt second = build_prompt(model(), kMark + "two", images, true);
     EXPECT_EQ(first.runs[0].embd, second.runs[0].embd) << "no copy is made";
-    EXPECT_EQ(images[0].use_count(), 4) << "the list, two prompts and shapes()";
+    EXPECT_EQ(images[0].use_count(), 5) << "the list, two prompts, shapes() and the encoder's memory";
+}
+
+TEST(VisionEncoder, RemembersImagesByFileAndName) {
+    const Image image = example("table_1.png");
+    const auto first = encoder().encode(image);
+    EXPECT_EQ(encoder().encode(image), first);
+    EXPECT_EQ(encoder().encode(example("table_1.png")), first) << "the same file";
+    EXPECT_NE(encoder().encode(example("page_1.png")), first);
+    Image renamed = image;
+    renamed.name = "another";
+    EXPECT_EQ(encoder().encode(renamed)->name, "another");
+    Image unknown = image;
+    unknown.id.clear();
+    EXPECT_NE(encoder().encode(unknown), encoder().encode(unknown)) << "nothing to know it by";
+}
+
+TEST(VisionEncoder, MemoryOfImagesIsBounded) {
+    const size_t bytes = 576 * 256 * sizeof(float);
+    const VisionEncoder own(kMmproj, model(), 2, 2 * bytes);
+    Image image = example("table_1.png");
+    const std::weak_ptr<const EncodedImage> first = own.encode(image);
+    image.id = "second";
+    const std::weak_ptr<const EncodedImage> second = own.encode(image);
+    image.id = first.lock()->id;
+    (void)own.encode(image);  // now the second one is the older
+    image.id = "third";
+    (void)own.encode(image);
+    EXPECT_FALSE(first.expired());
+    EXPECT_TRUE(second.expired());
+}
+
+TEST(VisionEncoder, CountsTokensWithoutEncoding) {
+    EXPECT_EQ(encoder().count_tokens(example("shapes_1.png")), 576);
 }
 
 TEST(VisionEncoder, RefusesPixelsThatDoNotFitTheSize) {
