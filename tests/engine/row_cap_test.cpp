@@ -22,7 +22,7 @@ uint64_t row_bytes(KvType type) {
 std::vector<std::string> capped_methods() {
     std::vector<std::string> names;
     for (const MethodInfo & info : methods()) {
-        if (info.keep_of == "all rows") {
+        if (info.keep_of == "all rows" && !info.traits.visual) {  // the prompt here is text
             names.emplace_back(info.name);
         }
     }
