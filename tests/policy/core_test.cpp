@@ -99,15 +99,15 @@ TEST(Select, AgreesWithAStableSortOnRandomTies) {
 TEST(Select, PerHeadScoresAndBudgetsMakePerHeadPlans) {
     const PromptShape prompt{
         .n_layer = 1, .n_head = 2, .n_head_kv = 2, .head_dim = 0, .n_tokens = 3, .visual_mask = {}};
+    const Field all = make_field(prompt, Scope::all, {});
     const LayerScore two{.score = {1, 2, 3, 3, 2, 1}, .stats = {}};
-    EXPECT_EQ(select_layer(prompt, Scope::all, two, {{2}}).kept, (std::vector<std::vector<int32_t>>{{1, 2}, {0, 1}}));
-    EXPECT_EQ(select_layer(prompt, Scope::all, two, {{1, 3}}).kept,
-              (std::vector<std::vector<int32_t>>{{2}, {0, 1, 2}}));
+    EXPECT_EQ(select_layer(prompt, all, two, {{2}}).kept, (std::vector<std::vector<int32_t>>{{1, 2}, {0, 1}}));
+    EXPECT_EQ(select_layer(prompt, all, two, {{1, 3}}).kept, (std::vector<std::vector<int32_t>>{{2}, {0, 1, 2}}));
     const LayerScore one{.score = {1, 2, 3}, .stats = {}};
-    EXPECT_EQ(select_layer(prompt, Scope::middle, one, {{0, 3}}).kept,
+    EXPECT_EQ(select_layer(prompt, make_field(prompt, Scope::middle, {}), one, {{0, 3}}).kept,
               (std::vector<std::vector<int32_t>>{{0, 2}, {0, 1, 2}}));
-    EXPECT_THROW((void)select_layer(prompt, Scope::all, {.score = {1, 2}, .stats = {}}, {{1}}), Error);
-    EXPECT_THROW((void)select_layer(prompt, Scope::all, two, {{1, 1, 1}}), Error);
+    EXPECT_THROW((void)select_layer(prompt, all, {.score = {1, 2}, .stats = {}}, {{1}}), Error);
+    EXPECT_THROW((void)select_layer(prompt, all, two, {{1, 1, 1}}), Error);
 }
 
 TEST(Prompt, TextBehindTheLastImage) {
