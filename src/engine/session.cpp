@@ -12,6 +12,7 @@
 #include "graph/forward.h"
 #include "graph/prefill.h"
 #include "kvsieve/error.h"
+#include "policy/clock.h"
 #include "text/chat_template.h"
 #include "text/sampler.h"
 #include "text/utf8_stream.h"
@@ -20,10 +21,6 @@ namespace kvsieve {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double ms_since(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 void report(const Callbacks & callbacks, Phase phase, double progress) {
     if (callbacks.on_progress) {

@@ -10,6 +10,7 @@
 #include "cache/check_plan.h"
 #include "graph/forward.h"
 #include "graph/observation.h"
+#include "policy/clock.h"
 
 namespace kvsieve {
 namespace {
@@ -17,10 +18,6 @@ namespace {
 /// Attention of a chunk [n_head][n][n_kv] in f32 takes at most this much.
 constexpr int64_t kAttentionBytes = int64_t{64} << 20;
 constexpr int32_t kMinChunk = 16;
-
-double ms_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
 
 int32_t chunk_tokens(const DecoderConfig & config, int32_t n_tokens) {
     const int64_t per_query = int64_t{config.n_head} * n_tokens * static_cast<int64_t>(sizeof(float));
