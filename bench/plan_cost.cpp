@@ -41,7 +41,7 @@ std::vector<LayerScore> made_up_scores(const Sizes & sizes, size_t n_set) {
     for (LayerScore & layer : out) {
         layer.score.resize(n_set * static_cast<size_t>(sizes.n_tokens));
         for (double & x : layer.score) {
-            x = std::exp(-12 * uniform(random));
+            x = std::exp(4 - 12 * uniform(random));  // around 1, as column sums are
         }
         for (const char * name :
              {"strength", "skew", "window_entropy", "window_variance", "score_entropy", "density"}) {

@@ -24,7 +24,7 @@ namespace kvsieve {
 /// - `tova` (arXiv 2401.06104): the row with the lowest attention of the newest token leaves. No state. The newest row
 ///   itself may leave, as in the authors' code.
 /// - `h2o` (arXiv 2306.14048): attention is accumulated per row; of the rows that are not among the newest cap / 2, the
-///   one with the lowest sum leaves. State: 12 bytes per row held. Sums begin with what seed() gives, else with 0.
+///   one with the lowest sum leaves. State: 12 bytes per row held. Sums begin with 0 at the first call.
 /// - `window` (arXiv 2309.17453): the oldest row leaves, except that rows at the positions 0 .. 3 (as far as
 ///   the method kept them, and at most cap - 1) stay: without these attention sinks the model breaks down.
 ///
@@ -38,8 +38,6 @@ class DecodePolicy {
     [[nodiscard]] virtual int32_t cap() const = 0;
     /// False: evict() reads no attention, and the engine need not compute it.
     [[nodiscard]] virtual bool wants_attention() const = 0;
-    /// Sums of attention that the rows at `positions` got during the prefill, both [n]; only `h2o` uses them. Optional.
-    virtual void seed(int32_t il, int32_t set, std::span<const int32_t> positions, std::span<const float> sums) = 0;
     /// Writes the slots that leave, descending, into `slots` (empty if the set is within the cap). `positions` [n_rows]
     /// in slot order; `attention` [n_rows] likewise, or empty where it is not wanted.
     /// Throws Error{invalid_argument} for an index or a size that does not fit.

@@ -112,7 +112,8 @@ class ComposedMethod final : public Method {
             return everything(prompt);
         }
         const Field field = field_of(prompt);
-        return select(prompt, field, score, parts_.allocator->allocate_layer(prompt, field, il, score));
+        CutScratch scratch;
+        return select(prompt, field, score, parts_.allocator->allocate_layer(prompt, field, il, score), scratch);
     }
 
     Plan plan(const PromptShape & prompt, std::span<const LayerScore> scores) const override {
@@ -123,10 +124,10 @@ class ComposedMethod final : public Method {
         Plan plan;
         plan.per_head = traits_.per_head;
         plan.layers.resize(scores.size());
-        parallel_for(scores.size(), parts_.n_threads, [&](size_t il) {
+        parallel_for_with<CutScratch>(scores.size(), parts_.n_threads, [&](size_t il, CutScratch & scratch) {
             const bool whole = parts_.keep_all_rows || static_cast<int32_t>(il) < parts_.prune_layer;
-            plan.layers[il] =
-                whole ? everything(prompt) : select(prompt, field, scores[scored_layer(il)], allocation.layers[il]);
+            plan.layers[il] = whole ? everything(prompt)
+                                    : select(prompt, field, scores[scored_layer(il)], allocation.layers[il], scratch);
         });
         plan.keeps_everything = true;
         for (const LayerPlan & layer : plan.layers) {
@@ -192,8 +193,8 @@ class ComposedMethod final : public Method {
     }
 
     LayerPlan select(const PromptShape & prompt, const Field & field, const LayerScore & score,
-                     const LayerBudget & budget) const {
-        LayerPlan plan = select_layer(prompt, field, score, budget);
+                     const LayerBudget & budget, CutScratch & scratch) const {
+        LayerPlan plan = select_layer(prompt, field, score, budget, scratch);
         if (traits_.per_head && plan.kept.size() != static_cast<size_t>(prompt.n_head_kv)) {
             plan.kept.resize(static_cast<size_t>(prompt.n_head_kv), plan.kept[0]);
         }
@@ -218,16 +219,17 @@ class ComposedMethod final : public Method {
     }
 
     /// Merges as lists, named as in the golden cases.
-    static void state_merges(Plan & plan) {
-        std::vector<std::vector<int32_t>> thrown, anchor;
-        for (const LayerPlan & layer : plan.layers) {
-            thrown.emplace_back();
-            anchor.emplace_back();
-            for (const Merge & merge : layer.merged) {
-                thrown.back().push_back(merge.from);
-                anchor.back().push_back(merge.into);
+    void state_merges(Plan & plan) const {
+        std::vector<std::vector<int32_t>> thrown(plan.layers.size()), anchor(plan.layers.size());
+        parallel_for(plan.layers.size(), parts_.n_threads, [&](size_t il) {
+            const std::vector<Merge> & merged = plan.layers[il].merged;
+            thrown[il].resize(merged.size());
+            anchor[il].resize(merged.size());
+            for (size_t i = 0; i < merged.size(); ++i) {
+                thrown[il][i] = merged[i].from;
+                anchor[il][i] = merged[i].into;
             }
-        }
+        });
         plan.extra["thrown"] = std::move(thrown);
         plan.extra["anchor"] = std::move(anchor);
     }

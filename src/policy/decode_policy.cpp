@@ -26,10 +26,6 @@ class FixedCap : public DecodePolicy {
 
     int32_t cap() const override { return cap_; }
 
-    void seed(int32_t il, int32_t set, std::span<const int32_t> positions, std::span<const float> sums) override {
-        check(il, set, positions, sums, true);
-    }
-
     void evict(int32_t il, int32_t set, std::span<const int32_t> positions, std::span<const float> attention,
                std::vector<int32_t> & slots) override {
         check(il, set, positions, attention, wants_attention());
@@ -146,11 +142,6 @@ class HeavyHitters final : public FixedCap {
     bool wants_attention() const override { return true; }
     std::unique_ptr<DecodePolicy> clone() const override { return std::make_unique<HeavyHitters>(*this); }
     void reset() override { sets_.assign(n_index(), {}); }
-
-    void seed(int32_t il, int32_t set, std::span<const int32_t> positions, std::span<const float> sums) override {
-        FixedCap::seed(il, set, positions, sums);
-        sets_[index(il, set)] = {.positions = {positions.begin(), positions.end()}, .sums = {sums.begin(), sums.end()}};
-    }
 
   private:
     struct Set {

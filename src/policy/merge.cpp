@@ -18,6 +18,7 @@ std::vector<Merge> merges_into_nearest(std::span<const int32_t> kept, int32_t n_
     if (anchors.empty()) {
         return out;
     }
+    out.reserve(stays.size() - kept.size());
     size_t i = 0;  // anchors[i] is the nearest so far; the nearest never moves back as t grows
     for (int32_t t = 1; t < n_tokens - 1; ++t) {
         while (i + 1 < anchors.size() && std::abs(anchors[i + 1] - t) < std::abs(anchors[i] - t)) {

@@ -2,10 +2,10 @@
 #include "policy/select.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "kvsieve/error.h"
-#include "policy/order.h"
 
 namespace kvsieve {
 namespace {
@@ -51,42 +51,53 @@ Field make_field(const PromptShape & prompt, Scope scope, const Protected & by_s
     return field;
 }
 
-std::vector<int32_t> keep_best(std::span<const double> score, std::span<const uint8_t> competes, int64_t n_drop) {
-    const size_t n = competes.size();
-    std::vector<uint64_t> keys(n + 1);  // one slot more: a key that does not compete is written and then overwritten
-    size_t n_competing = 0;
-    for (size_t k = 0; k < n; ++k) {
-        keys[n_competing] = order_key(score[k]);
-        n_competing += competes[k] != 0 ? 1 : 0;
+std::vector<int32_t> keep_best(const Values & score, int64_t n_drop, CutScratch & scratch, const Cut * known) {
+    const size_t n = score.all.size();
+    const int64_t n_dropped = std::clamp<int64_t>(n_drop, 0, static_cast<int64_t>(score.n));
+    const size_t n_kept = n - static_cast<size_t>(n_dropped);
+    if (n_dropped == 0) {
+        std::vector<int32_t> all(n);
+        std::iota(all.begin(), all.end(), 0);
+        return all;
     }
-    keys.resize(n_competing);
-    const int64_t n_dropped = std::clamp<int64_t>(n_drop, 0, static_cast<int64_t>(keys.size()));
-    Cut cut;  // below every key of a finite number: nothing is dropped
-    if (n_dropped > 0) {
-        std::vector<uint64_t> scratch;
-        cut = find_cut(keys, n_dropped, scratch);
+    std::vector<int32_t> & kept = scratch.places;
+    if (kept.size() < n + 1) {
+        kept.resize(n + 1);
     }
-    // One slot more than is kept: a dropped position is written, too, and then overwritten.
-    std::vector<int32_t> kept(n - static_cast<size_t>(n_dropped) + 1);
-    size_t n_kept = 0, i = 0;
-    int64_t n_tied = cut.n_tied;
-    for (size_t k = 0; k < n; ++k) {
-        bool keep = true;
-        if (competes[k] != 0) {
-            const uint64_t key = keys[i++];
-            const bool tied = key == cut.key && n_tied > 0;
-            n_tied -= tied ? 1 : 0;
-            keep = key >= cut.key && !tied;
+    // The positions that do not compete and those whose score stays; how many.
+    const auto choose = [&](const auto & stays) {
+        size_t at = 0, k = 0;
+        const auto take_until = [&](size_t end) {
+            for (; k < end; ++k) {
+                kept[at++] = static_cast<int32_t>(k);
+            }
+        };
+        for (const Run & run : score.runs) {
+            take_until(run.begin);
+            for (; k < run.end; ++k) {
+                kept[at] = static_cast<int32_t>(k);  // a dropped position is overwritten by the next one
+                at += stays(score.all[k]) ? 1 : 0;
+            }
         }
-        kept[n_kept] = static_cast<int32_t>(k);
-        n_kept += keep ? 1 : 0;
+        take_until(n);
+        return at;
+    };
+    const auto apply = [&](const Cut & cut) {
+        // Nearly always no position with the value of the cut stays.
+        if (choose([&](double x) { return x > cut.value; }) == n_kept) {
+            return true;
+        }
+        int64_t n_tied = cut.n_tied;
+        return choose([&](double x) { return x > cut.value || (x == cut.value && n_tied-- <= 0); }) == n_kept;
+    };
+    if (known == nullptr || !apply(*known)) {
+        apply(find_cut(score, n_dropped, scratch));
     }
-    kept.resize(n_kept);
-    return kept;
+    return {kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(n_kept)};
 }
 
 LayerPlan select_layer(const PromptShape & prompt, const Field & field, const LayerScore & score,
-                       const LayerBudget & budget) {
+                       const LayerBudget & budget, CutScratch & scratch) {
     const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
     const size_t n_set = score.score.size() / n_tokens;
     const size_t n_list = std::max(n_set, budget.n_kept.size());
@@ -97,16 +108,20 @@ LayerPlan select_layer(const PromptShape & prompt, const Field & field, const La
                                                      std::to_string(n_tokens) +
                                                      " tokens; expected one set for all KV heads or one per KV head");
     }
-    std::vector<uint8_t> competes;
+    std::vector<uint8_t> without;
     if (budget.n_recent > 0) {
-        competes = without_recent(field, budget.n_recent);
+        without = without_recent(field, budget.n_recent);
     }
+    const std::vector<Run> runs = runs_of(budget.n_recent > 0 ? without : field.competes);
+    const size_t n_competing = n_places(runs);
     LayerPlan plan;
+    plan.kept.reserve(n_list);
     for (size_t i = 0; i < n_list; ++i) {
         const size_t set = n_set == 1 ? 0 : i;
         const int64_t n_kept = budget.n_kept[budget.n_kept.size() == 1 ? 0 : i];
-        plan.kept.push_back(keep_best(std::span(score.score).subspan(set * n_tokens, n_tokens),
-                                      budget.n_recent > 0 ? competes : field.competes, field.n_rows - n_kept));
+        plan.kept.push_back(
+            keep_best({.all = std::span(score.score).subspan(set * n_tokens, n_tokens), .runs = runs, .n = n_competing},
+                      field.n_rows - n_kept, scratch, budget.cuts.size() == n_list ? &budget.cuts[i] : nullptr));
     }
     return plan;
 }

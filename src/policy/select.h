@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvsieve/policy.h"
+#include "policy/order.h"
 
 namespace kvsieve {
 
@@ -41,16 +42,18 @@ struct Field {
 struct LayerBudget {
     std::vector<int64_t> n_kept;  ///< [1 or G]
     int64_t n_recent = 0;         ///< so many of the counted rows at the end are kept whatever their score
+    std::vector<Cut> cuts = {};   ///< where the selection cuts each head's scores, if the allocator has found that out
 };
 
-/// Drops the `n_drop` (all, if there are fewer) competing positions that come first in the order (score
-/// ascending, position ascending) and returns the others, ascending. So among equal scores the later survives.
-[[nodiscard]] std::vector<int32_t> keep_best(std::span<const double> score, std::span<const uint8_t> competes,
-                                             int64_t n_drop);
+/// Drops the `n_drop` (all, if there are fewer) values that come first in the order (score ascending, position
+/// ascending) and returns all other positions of the array, ascending. So among equal scores the later survives.
+/// `known` is the cut, where a caller knows it; one that drops another number is not used.
+[[nodiscard]] std::vector<int32_t> keep_best(const Values & score, int64_t n_drop, CutScratch & scratch,
+                                             const Cut * known = nullptr);
 
 /// The layer's plan: one list per set of scores or per budget, whichever are more.
 [[nodiscard]] LayerPlan select_layer(const PromptShape & prompt, const Field & field, const LayerScore & score,
-                                     const LayerBudget & budget);
+                                     const LayerBudget & budget, CutScratch & scratch);
 
 /// Rows that select_layer() keeps, summed over its lists; `n_set` sets of scores.
 [[nodiscard]] int64_t count_selected(const PromptShape & prompt, const Field & field, size_t n_set,

@@ -114,7 +114,8 @@ TEST(DecodePolicy, H2oAddsUpAttentionAndProtectsTheNewestHalf) {
     const auto policy = make_decode_policy("h2o", 4, 1, 1);
     std::vector<int32_t> slots;
     std::vector<int32_t> positions = {0, 1, 2, 3};
-    policy->seed(0, 0, positions, std::vector<float>{5, 1, 3, 2});
+    policy->evict(0, 0, positions, std::vector<float>{5, 1, 3, 2}, slots);
+    EXPECT_TRUE(slots.empty());  // within the cap
     positions.push_back(4);
     policy->evict(0, 0, positions, std::vector<float>{0, 0.1F, 0, 0, 0}, slots);
     EXPECT_EQ(slots, std::vector<int32_t>{1});  // 1.1 is the least of positions 0, 1, 2; 3 and 4 are recent

@@ -56,18 +56,17 @@ size_t n_score_sets(const PromptShape & prompt, const LayerScore & score) {
 std::vector<double> weighing_scores(const PromptShape & prompt, const Field & field, const LayerScore & score) {
     const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
     const size_t n_set = n_score_sets(prompt, score);
-    std::vector<double> out;
-    out.reserve(n_tokens);
+    std::vector<double> out(n_tokens);
+    size_t n = 0;
     for (size_t k = 0; k < n_tokens; ++k) {
-        if (field.weighs[k] == 0) {
-            continue;
-        }
         double sum = 0;
         for (size_t g = 0; g < n_set; ++g) {
             sum += score.score[g * n_tokens + k];
         }
-        out.push_back(sum / static_cast<double>(n_set));
+        out[n] = sum / static_cast<double>(n_set);  // overwritten where it does not weigh
+        n += field.weighs[k] != 0 ? 1 : 0;
     }
+    out.resize(n);
     return out;
 }
 

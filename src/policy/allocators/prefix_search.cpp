@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "policy/allocator.h"
 #include "policy/budget.h"
@@ -14,27 +15,51 @@ namespace {
 constexpr int kMaxHalvings = 40;
 constexpr double kTolerance = 5.0;  // tokens over all layers, as published
 
-/// C: shares of the layer's scores, descending, summed up, of the rows that weigh.
-std::vector<double> cumulative_shares(const PromptShape & prompt, const Field & field, const LayerScore & layer) {
-    std::vector<double> c = weighing_scores(prompt, field, layer);
-    const double sum = std::accumulate(c.begin(), c.end(), 0.0);
-    sort_descending(c);
-    const auto n = static_cast<double>(c.size());
-    double total = 0;
-    for (double & value : c) {
-        // A layer without any attention mass (never by softmax) counts as evenly spread.
-        total += sum > 0 ? value / sum : 1.0 / n;
-        value = total;
+/// C: shares of a layer's scores, descending, summed up, of the rows that weigh; as far as they were asked for.
+class CumulativeShares {
+  public:
+    CumulativeShares() = default;
+    CumulativeShares(const PromptShape & prompt, const Field & field, const LayerScore & layer) {
+        const std::vector<double> scores = weighing_scores(prompt, field, layer);
+        sum_ = std::accumulate(scores.begin(), scores.end(), 0.0);
+        sorted_.emplace(scores);
+        c_.reserve(scores.size());
     }
-    return c;
-}
+
+    [[nodiscard]] bool reaches(double m) const {
+        return c_.size() == sorted_->size() || (!c_.empty() && c_.back() >= m);
+    }
+
+    /// Sums up until the mass m is reached.
+    void extend(double m) {
+        const auto n = static_cast<double>(sorted_->size());
+        while (!reaches(m)) {
+            sorted_->sort_more();
+            for (size_t i = c_.size(); i < sorted_->n_sorted(); ++i) {
+                // A layer without any attention mass (never by softmax) counts as evenly spread.
+                total_ += sum_ > 0 ? sorted_->at(i) / sum_ : 1.0 / n;
+                c_.push_back(total_);
+            }
+        }
+    }
+
+    /// First index where C >= m, of those that are summed up.
+    [[nodiscard]] int64_t first_at(double m) const { return std::lower_bound(c_.begin(), c_.end(), m) - c_.begin(); }
+
+  private:
+    std::optional<Descending> sorted_;
+    double sum_ = 0, total_ = 0;
+    std::vector<double> c_;
+};
 
 /// N - (j_l + 1) - P, what the layer forgets when it keeps the shortest prefix of mass m. [L]
-std::vector<int64_t> forget_at(const std::vector<std::vector<double>> & c, const Field & field, double m) {
+std::vector<int64_t> forget_at(std::vector<CumulativeShares> & c, const Field & field, double m) {
+    if (!std::all_of(c.begin(), c.end(), [m](const CumulativeShares & layer) { return layer.reaches(m); })) {
+        parallel_for(c.size(), field.n_threads, [&](size_t il) { c[il].extend(m); });
+    }
     std::vector<int64_t> raw;
-    for (const std::vector<double> & layer : c) {
-        const auto j = std::lower_bound(layer.begin(), layer.end(), m) - layer.begin();
-        raw.push_back(std::max<int64_t>(0, field.n_rows - (j + 1) - field.n_protected));
+    for (const CumulativeShares & layer : c) {
+        raw.push_back(std::max<int64_t>(0, field.n_rows - (layer.first_at(m) + 1) - field.n_protected));
     }
     return raw;
 }
@@ -47,9 +72,9 @@ class PrefixSearchAllocator final : public Allocator {
 
     Allocation allocate(const PromptShape & prompt, const Field & field,
                         std::span<const LayerScore> scores) const override {
-        std::vector<std::vector<double>> c(scores.size());
+        std::vector<CumulativeShares> c(scores.size());
         parallel_for(scores.size(), field.n_threads,
-                     [&](size_t il) { c[il] = cumulative_shares(prompt, field, scores[il]); });
+                     [&](size_t il) { c[il] = CumulativeShares(prompt, field, scores[il]); });
         const double target = (static_cast<double>(prompt.n_layer) * static_cast<double>(field.n_rows)) * (1 - keep_);
 
         double left = 0, right = 1, threshold = 0;

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
 // AdaKV (arXiv 2407.11550) as KVPress has it: SnapKV's scores; the KV heads of a layer share one budget, but each keeps
 // a safeguard of its own best rows.
-#include <algorithm>
-#include <limits>
-
 #include "policy/budget.h"
 #include "policy/head_pool.h"
-#include "policy/order.h"
+#include "policy/parallel.h"
 #include "policy/parts.h"
 
 namespace kvsieve {
@@ -20,36 +17,32 @@ class AdaAllocator final : public Allocator {
 
     LayerBudget allocate_layer(const PromptShape & prompt, const Field & field, int32_t /*il*/,
                                const LayerScore & score) const override {
-        const int64_t n_kept = rows_of_keep(field.n_rows, keep_);
-        const int64_t n_safe = trunc_guarded(static_cast<double>(n_kept) * safeguard_);
-        const size_t n_set = n_score_sets(prompt, score);
-        std::vector<uint64_t> keys = pool_keys(prompt, score, field.counted);
-        if (n_safe > 0) {
-            for (size_t g = 0; g < n_set; ++g) {
-                raise_best(
-                    std::span(keys).subspan(g * static_cast<size_t>(field.n_rows), static_cast<size_t>(field.n_rows)),
-                    n_safe);
-            }
-        }
-        return {best_per_set(keys, n_set, static_cast<int64_t>(n_set) * n_kept)};
+        CutScratch scratch;
+        return divide(prompt, field, score, scratch);
+    }
+
+    Allocation allocate(const PromptShape & prompt, const Field & field,
+                        std::span<const LayerScore> scores) const override {
+        Allocation out;
+        out.layers.resize(scores.size());
+        parallel_for_with<CutScratch>(scores.size(), field.n_threads, [&](size_t il, CutScratch & scratch) {
+            out.layers[il] = divide(prompt, field, scores[il], scratch);
+        });
+        return out;
     }
 
   private:
-    /// The `n` best of a head go above everything.
-    static void raise_best(std::span<uint64_t> keys, int64_t n) {
-        const int64_t n_below = static_cast<int64_t>(keys.size()) - n;
-        Cut cut;
-        if (n_below > 0) {
-            std::vector<uint64_t> scratch;
-            cut = find_cut(keys, n_below, scratch);
+    LayerBudget divide(const PromptShape & prompt, const Field & field, const LayerScore & score,
+                       CutScratch & scratch) const {
+        const int64_t n_kept = rows_of_keep(field.n_rows, keep_);
+        const int64_t n_safe = trunc_guarded(static_cast<double>(n_kept) * safeguard_);
+        const auto n_set = static_cast<int64_t>(n_score_sets(prompt, score));
+        LayerBudget out;
+        for (const PoolCut & cut : cut_sets(prompt, score, field.counted, n_safe, n_set * (n_kept - n_safe), scratch)) {
+            out.n_kept.push_back(field.n_rows - cut.n_drop);
+            out.cuts.push_back(cut.cut);
         }
-        for (uint64_t & key : keys) {
-            if (key == cut.key && cut.n_tied > 0) {
-                --cut.n_tied;
-            } else if (key >= cut.key) {
-                key = std::numeric_limits<uint64_t>::max();
-            }
-        }
+        return out;
     }
 
     double keep_, safeguard_;

@@ -116,10 +116,10 @@ class LavaAllocator final : public Allocator {
             const auto total = static_cast<double>((n_kept - w) * static_cast<int64_t>(scores.size()));
             const std::vector<double> shares = capped_amounts(entropy, total, static_cast<double>(field.n_rows - w));
             out.layers.resize(scores.size());
-            parallel_for(scores.size(), field.n_threads, [&](size_t il) {
+            parallel_for_with<CutScratch>(scores.size(), field.n_threads, [&](size_t il, CutScratch & scratch) {
                 const int64_t b = trunc_guarded(shares[il]);
                 layer_budget[il] = static_cast<int32_t>(b);
-                out.layers[il] = divide(prompt, field, scores[il], b);
+                out.layers[il] = divide(prompt, field, scores[il], b, scratch);
             });
         }
         out.extra["entropy"] = std::move(entropy);
@@ -129,16 +129,18 @@ class LavaAllocator final : public Allocator {
 
   private:
     /// b rows per KV head on average, besides the window.
-    LayerBudget divide(const PromptShape & prompt, const Field & field, const LayerScore & score, int64_t b) const {
+    LayerBudget divide(const PromptShape & prompt, const Field & field, const LayerScore & score, int64_t b,
+                       CutScratch & scratch) const {
         const size_t n_set = n_score_sets(prompt, score);
         const int64_t n = field.n_rows - field.n_protected;
         if (!per_head_ || b == n) {
             return {{b + field.n_protected}};
         }
-        const std::vector<int64_t> best =
-            best_per_set(pool_keys(prompt, score, field.weighs), n_set, static_cast<int64_t>(n_set) * b);
+        const std::vector<PoolCut> cuts =
+            cut_sets(prompt, score, field.weighs, 0, static_cast<int64_t>(n_set) * b, scratch);
         LayerBudget out;
-        for (const int64_t c : best) {
+        for (const PoolCut & cut : cuts) {
+            const int64_t c = n - cut.n_drop;
             const int64_t m = round_half_even(static_cast<double>(c) * (1 - floor_) +
                                               static_cast<double>(trunc_guarded(static_cast<double>(b) * floor_)));
             out.n_kept.push_back(std::min(m, n) + field.n_protected);
