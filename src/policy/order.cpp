@@ -325,13 +325,17 @@ std::vector<PoolCut> cut_pool(std::span<const Values> arrays, int64_t n_best, in
     return out;
 }
 
-Descending::Descending(std::span<const double> values) : keys_(values.size()), other_(values.size()) {
-    for (size_t i = 0; i < values.size(); ++i) {
-        other_[i] = ~order_key(values[i]);
+Descending::Descending(std::span<const double> values) : keys_(values.size()) {
+    const uint64_t first = values.empty() ? 0 : ~order_key(values[0]);
+    uint64_t differing = 0;
+    for (const double x : values) {
+        differing |= ~order_key(x) ^ first;
     }
-    const Digit digit(differing_bits(other_));
-    Counts counts;
-    count_digits(other_, digit, counts);
+    const Digit digit(differing);
+    Counts counts{};
+    for (const double x : values) {
+        ++counts[digit(~order_key(x))];
+    }
     uint32_t end = 0;
     for (uint32_t & count : counts) {
         const uint32_t start = end;
@@ -341,7 +345,8 @@ Descending::Descending(std::span<const double> values) : keys_(values.size()), o
         }
         count = start;
     }
-    for (const uint64_t key : other_) {
+    for (const double x : values) {
+        const uint64_t key = ~order_key(x);
         keys_[counts[digit(key)]++] = key;
     }
 }
@@ -355,7 +360,10 @@ void Descending::sort_more() {
     const size_t target = n_sorted_ + kAtLeast;
     while (group_ < ends_.size() && n_sorted_ < target) {
         const size_t n = ends_[group_++] - n_sorted_;
-        sort_keys(std::span(keys_).subspan(n_sorted_, n), std::span(other_).subspan(n_sorted_, n));
+        if (other_.size() < n) {
+            other_.resize(n);
+        }
+        sort_keys(std::span(keys_).subspan(n_sorted_, n), std::span(other_).first(n));
         n_sorted_ += n;
     }
 }

@@ -66,8 +66,9 @@ class Descending {
     void sort_more();
 
   private:
-    std::vector<uint64_t> keys_, other_;  // descending keys, in order from group to group; room for sorting
-    std::vector<uint32_t> ends_;          // of the groups, whose keys share their leading bits
+    std::vector<uint64_t> keys_;   // descending keys, in order from group to group
+    std::vector<uint64_t> other_;  // room for sorting a group
+    std::vector<uint32_t> ends_;   // of the groups, whose keys share their leading bits
     size_t group_ = 0, n_sorted_ = 0;
 };
 

@@ -20,7 +20,13 @@ class CumulativeShares {
   public:
     CumulativeShares() = default;
     CumulativeShares(const PromptShape & prompt, const Field & field, const LayerScore & layer) {
-        const std::vector<double> scores = weighing_scores(prompt, field, layer);
+        std::vector<double> some;
+        std::span<const double> scores = layer.score;
+        if (n_score_sets(prompt, layer) > 1 ||
+            std::find(field.weighs.begin(), field.weighs.end(), 0) != field.weighs.end()) {
+            some = weighing_scores(prompt, field, layer);
+            scores = some;
+        }
         sum_ = std::accumulate(scores.begin(), scores.end(), 0.0);
         sorted_.emplace(scores);
         c_.reserve(scores.size());
