@@ -14,6 +14,7 @@ namespace kvsieve::report {
 namespace {
 
 constexpr size_t kColours = 10;
+constexpr size_t kOpenTables = 2;  // leaderboards that need no click
 
 bool is_share(const std::string & metric) {
     return !lower_is_better(metric);
@@ -111,27 +112,25 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
 }
 
 std::string leaderboard_table(const Leaderboard & board, const std::string & metric, const Colours & colours) {
-    std::vector<std::string> head{"method", "KV type"};
+    std::vector<std::string> head{"share of the bytes"};
     for (const double share : board.shares) {
-        head.push_back(short_number(100 * share) + " % of the bytes");
+        head.push_back(short_number(100 * share) + "%");
     }
     const double sign = lower_is_better(metric) ? 1 : -1;
-    double best_of_all = INFINITY, worst = -INFINITY;
-    std::vector<double> best(board.shares.size(), INFINITY);
+    std::vector<double> best(board.shares.size(), INFINITY), worst(board.shares.size(), -INFINITY);
     for (const auto & line : board.lines) {
         for (size_t i = 0; i < line.at.size(); ++i) {
             if (line.at[i]) {
                 best[i] = std::min(best[i], sign * line.at[i]->estimate.value);
-                best_of_all = std::min(best_of_all, best[i]);
-                worst = std::max(worst, sign * line.at[i]->estimate.value);
+                worst[i] = std::max(worst[i], sign * line.at[i]->estimate.value);
             }
         }
     }
     std::vector<std::vector<std::string>> rows;
     for (const auto & line : board.lines) {
-        auto & row = rows.emplace_back(std::vector<std::string>{
-            "<span class=\"chip " + colours.of(line.key) + "\"></span>" + escape(method_label(line.key)),
-            escape(line.key.kv_type)});
+        auto & row = rows.emplace_back(std::vector{"<span class=\"chip " + colours.of(line.key) + "\"></span>" +
+                                                   escape(method_label(line.key)) + " <small>" +
+                                                   escape(line.key.kv_type) + "</small>"});
         for (size_t i = 0; i < line.at.size(); ++i) {
             if (!line.at[i]) {
                 row.emplace_back("–");
@@ -139,8 +138,8 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
             }
             const Estimate & estimate = line.at[i]->estimate;
             const double loss = sign * estimate.value;
-            // a bar from 8% (the worst of the table) to 100% (the best)
-            const double width = worst > best_of_all ? 8 + 92 * (worst - loss) / (worst - best_of_all) : 100;
+            // a bar from 8% (the worst of the column) to 100% (the best)
+            const double width = worst[i] > best[i] ? 8 + 92 * (worst[i] - loss) / (worst[i] - best[i]) : 100;
             const bool is_best = loss <= best[i];
             row.push_back("<div class=\"value" + std::string(is_best ? " best" : "") + "\">" +
                           (line.at[i]->interpolated ? "≈ " : "") + metric_text(metric, estimate.value) +
@@ -235,6 +234,7 @@ std::string leaderboard_section(const std::vector<ReportRow> & rows, const std::
                                 const Colours & colours) {
     std::string out;
     bool interpolated = false;
+    size_t n_shown = 0;
     for (const std::string & metric : metrics) {
         const Leaderboard board = leaderboard(rows, metric);
         if (board.lines.empty()) {
@@ -245,15 +245,17 @@ std::string leaderboard_section(const std::vector<ReportRow> & rows, const std::
                 interpolated = interpolated || (standing && standing->interpolated);
             }
         }
-        out += "<h3>" + escape(metric_title(metric)) + (is_share(metric) ? ", %" : "") + "</h3>\n";
         const auto full = std::find_if(rows.begin(), rows.end(), [&](const ReportRow & row) {
             return row.key.method == "full" && row.key.kv_type == "f16" && row.metrics.contains(metric);
         });
-        out += "<p class=\"note\">" + std::string(lower_is_better(metric) ? "Lower" : "Higher") + " is better.";
+        std::string shown =
+            "<p class=\"note\">" + std::string(lower_is_better(metric) ? "Lower" : "Higher") + " is better.";
         if (full != rows.end()) {
-            out += " Full cache in f16: <b>" + metric_text(metric, full->metrics.at(metric).value) + "</b>.";
+            shown += " Full cache in f16: <b>" + metric_text(metric, full->metrics.at(metric).value) + "</b>.";
         }
-        out += "</p>\n" + leaderboard_table(board, metric, colours);
+        shown += "</p>\n" + leaderboard_table(board, metric, colours);
+        const std::string title = metric_title(metric) + (is_share(metric) ? ", %" : "");
+        out += n_shown++ < kOpenTables ? "<h3>" + escape(title) + "</h3>\n" + shown : folded(title, shown);
     }
     if (out.empty()) {
         return out;

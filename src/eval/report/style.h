@@ -33,11 +33,11 @@ nav { display:flex; flex-wrap:wrap; gap:.3rem 1.1rem; font-size:.95rem } a { col
 .scroll { overflow-x:auto; margin:.4rem 0 }
 table { border-collapse:collapse; font-size:.88rem; font-variant-numeric:tabular-nums; min-width:50% }
 th, td { padding:.3rem .7rem; text-align:right; white-space:nowrap; border-bottom:1px solid var(--rule); vertical-align:top }
-th:first-child, td:nth-child(2) { text-align:left } thead th { color:var(--soft); font-weight:600 }
+th:first-child { text-align:left } tbody th small { color:var(--soft) } thead th { color:var(--soft); font-weight:600 }
 tbody th { font-weight:500; position:sticky; left:0; background:var(--paper) }
-.value { min-width:6.5rem } .value small { display:block; color:var(--soft); font-size:.76rem; line-height:1.2 }
+.value { min-width:7rem } .value small { margin-left:.5em; color:var(--soft); font-size:.76rem }
 .value.best { font-weight:700 } .value.best small { font-weight:400 }
-.bar { display:block; height:3px; margin:.2rem 0 0 auto; background:currentColor; border-radius:2px }
+.bar { display:block; height:4px; margin:.2rem 0 0; background:currentColor; border-radius:2px }
 .chip { display:inline-block; width:.75em; height:.75em; margin-right:.45em; border-radius:2px; background:currentColor }
 .legend { list-style:none; display:flex; flex-wrap:wrap; gap:.25rem 1.1rem; margin:.6rem 0; padding:0; font-size:.9rem }
 .legend .type { display:flex; align-items:center; gap:.4em } .legend svg { width:28px }
@@ -63,7 +63,7 @@ line.equal { stroke:var(--soft); stroke-dasharray:4 4 }
 .s4 { color:var(--c4) } .s5 { color:var(--c5) } .s6 { color:var(--c6) } .s7 { color:var(--c7) } .s8 { color:var(--c8) }
 .s9 { color:var(--c9) }
 @media (max-width:640px) { body { padding:1rem .9rem 2rem } dl { grid-template-columns:1fr; gap:0 } dd { margin-bottom:.4rem }
-  th, td { padding:.3rem .45rem } .value { min-width:5.6rem } text { font-size:15px } text.tick, text.in { font-size:14px } }
+  th, td { padding:.3rem .45rem } .value { min-width:4rem } .value small { display:block; margin:0; line-height:1.1 } body > main > section > .scroll th:first-child, tbody th { max-width:42vw; white-space:normal } text { font-size:15px } text.tick, text.in { font-size:14px } }
 )css";
 
 }  // namespace kvsieve::report
