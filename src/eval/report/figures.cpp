@@ -79,7 +79,7 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
     const Scale y(y_low, y_high, frame.bottom, frame.top, log);
     Svg svg(524, 342, metric_title(metric) + " against bytes");
     draw_axes(svg, frame, x, y, "bytes held, share of the full f16 cache",
-              metric_title(metric) + (lower_is_better(metric) ? " (lower is better)" : ""), true);
+              metric_title(metric) + (lower_is_better(metric) ? " (lower is better)" : ""), true, is_share(metric));
 
     std::vector<std::pair<double, double>> best;
     for (const ReportRow * const row : frontier(rows, metric)) {
@@ -91,20 +91,24 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
     for (const ReportRow * const row : rows) {
         series[{.method = row->key.method, .params = row->key.params, .kv_type = row->key.kv_type}].push_back(row);
     }
+    // Series that hold the same bytes stand side by side, so that their intervals can be told apart.
+    const double beside = std::min(2.4, 34.0 / static_cast<double>(series.size()));
+    double shift = -0.5 * beside * static_cast<double>(series.size() - 1) - beside;
     for (auto & [key, of_series] : series) {
+        shift += beside;
         std::stable_sort(of_series.begin(), of_series.end(),
                          [](const ReportRow * a, const ReportRow * b) { return a->share() < b->share(); });
         std::vector<std::pair<double, double>> points;
         svg.raw("<g class=\"series " + colours.of(key) + " " + (key.kv_type == "f16" ? "" : "quantised") + "\">\n");
         for (const ReportRow * const row : of_series) {
             const Estimate & estimate = row->metrics.at(metric);
-            points.emplace_back(x(row->share()), y(estimate.value));
-            svg.line(x(row->share()), y(estimate.low), x(row->share()), y(estimate.high), "interval");
+            points.emplace_back(x(row->share()) + shift, y(estimate.value));
+            svg.line(points.back().first, y(estimate.low), points.back().first, y(estimate.high), "interval");
         }
         svg.path(polyline(points), "class=\"curve\"", method_label(key) + ", " + key.kv_type);
-        for (const ReportRow * const row : of_series) {
-            svg.path(marker(key.kv_type, x(row->share()), y(row->metrics.at(metric).value)), "class=\"marker\"",
-                     row_title(*row, metric));
+        for (size_t i = 0; i < points.size(); ++i) {
+            svg.path(marker(key.kv_type, points[i].first, points[i].second), "class=\"marker\"",
+                     row_title(*of_series[i], metric));
         }
         svg.raw("</g>\n");
     }
@@ -297,7 +301,11 @@ std::string quality_section(const std::vector<ReportRow> & rows, const std::vect
                                                                   metric_title(metric), "95%", "samples"},
                                                                  lines));
     }
-    return panels.empty() ? "" : colours.legend() + "<div class=\"panels\">" + panels + "</div>\n" + tables;
+    return panels.empty() ? ""
+                          : colours.legend() +
+                                "<p class=\"note\">Points that hold the same bytes are drawn side by side. "
+                                "Bars are 95% intervals.</p>\n<div class=\"panels\">" +
+                                panels + "</div>\n" + tables;
 }
 
 }  // namespace kvsieve::report

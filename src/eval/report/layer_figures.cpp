@@ -25,22 +25,27 @@ std::string layer_colour(size_t il, size_t n_layer) {
 }
 
 std::string heat_map(const std::vector<const ReportRow *> & rows, double share) {
-    constexpr double kLabel = 132, kRow = 22, kTop = 40;
+    constexpr double kRow = 22, kTop = 40, kCharacter = 6.6;
+    double label = 0;
+    for (const ReportRow * const row : rows) {
+        label = std::max(label, 10 + kCharacter * static_cast<double>(method_label(row->key).size()));
+    }
     const size_t n_layer = rows[0]->layer_share.size();
     const double width = std::clamp(380.0 / static_cast<double>(n_layer), 10.0, 40.0);
     const double height = kTop + kRow * static_cast<double>(rows.size()) + 8;
-    Svg svg(kLabel + width * static_cast<double>(n_layer) + 4, height,
+    Svg svg(label + width * static_cast<double>(n_layer) + 4, height,
             "Budgets per layer at " + fixed(100 * share, 0) + " %");
     svg.text(0, 14, "label", short_number(100 * share) + "% asked for");
+    svg.text(label - 6, kTop - 6, "tick end", "layer");
     const size_t every = static_cast<size_t>(std::ceil(18 / width));
     for (size_t il = 0; il < n_layer; il += every) {
-        svg.text(kLabel + width * (static_cast<double>(il) + 0.5), kTop - 6, "tick mid", std::to_string(il));
+        svg.text(label + width * (static_cast<double>(il) + 0.5), kTop - 6, "tick mid", std::to_string(il));
     }
     for (size_t r = 0; r < rows.size(); ++r) {
         const double y = kTop + kRow * static_cast<double>(r);
-        svg.text(kLabel - 6, y + 15, "tick end", method_label(rows[r]->key));
+        svg.text(label - 6, y + 15, "tick end", method_label(rows[r]->key));
         for (size_t il = 0; il < n_layer; ++il) {
-            const double held = rows[r]->layer_share[il], x = kLabel + width * static_cast<double>(il);
+            const double held = rows[r]->layer_share[il], x = label + width * static_cast<double>(il);
             svg.rect(x, y, width - 1, kRow - 1,
                      "class=\"heat\" fill-opacity=\"" + fixed(0.05 + 0.95 * std::sqrt(held), 3) + "\"",
                      method_label(rows[r]->key) + ", layer " + std::to_string(il) + ": " + fixed(100 * held, 1) +

@@ -63,7 +63,7 @@ line.equal { stroke:var(--soft); stroke-dasharray:4 4 }
 .s4 { color:var(--c4) } .s5 { color:var(--c5) } .s6 { color:var(--c6) } .s7 { color:var(--c7) } .s8 { color:var(--c8) }
 .s9 { color:var(--c9) }
 @media (max-width:640px) { body { padding:1rem .9rem 2rem } dl { grid-template-columns:1fr; gap:0 } dd { margin-bottom:.4rem }
-  th, td { padding:.3rem .45rem } .value { min-width:4rem } .value small { display:block; margin:0; line-height:1.1 } body > main > section > .scroll th:first-child, tbody th { max-width:42vw; white-space:normal } text { font-size:15px } text.tick, text.in { font-size:14px } }
+  th, td { padding:.3rem .45rem } .value { min-width:4rem } .value small { display:block; margin:0; line-height:1.1 } tbody th { max-width:40vw; min-width:6.6rem; white-space:normal } text { font-size:15px } text.tick, text.in { font-size:14px } }
 )css";
 
 }  // namespace kvsieve::report

@@ -134,15 +134,17 @@ std::string short_number(double value) {
 }
 
 void draw_axes(Svg & svg, const Frame & frame, const Scale & x, const Scale & y, std::string_view x_title,
-               std::string_view y_title, bool x_percent) {
+               std::string_view y_title, bool x_percent, bool y_percent) {
+    const auto text = [](double tick, bool percent) {
+        return percent ? short_number(100 * tick) + "%" : short_number(tick);
+    };
     for (const double tick : y.ticks(5)) {
         svg.line(frame.left, y(tick), frame.right, y(tick), "grid");
-        svg.text(frame.left - 6, y(tick) + 4, "tick end", short_number(tick));
+        svg.text(frame.left - 6, y(tick) + 4, "tick end", text(tick, y_percent));
     }
     for (const double tick : x.ticks(6)) {
         svg.line(x(tick), frame.bottom, x(tick), frame.bottom + 4, "axis");
-        svg.text(x(tick), frame.bottom + 17, "tick mid",
-                 x_percent ? short_number(100 * tick) + "%" : short_number(tick));
+        svg.text(x(tick), frame.bottom + 17, "tick mid", text(tick, x_percent));
     }
     svg.line(frame.left, frame.bottom, frame.right, frame.bottom, "axis");
     svg.text((frame.left + frame.right) / 2, frame.bottom + 34, "label mid", x_title);

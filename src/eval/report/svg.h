@@ -57,6 +57,6 @@ struct Frame {
     double left, top, right, bottom;
 };
 void draw_axes(Svg & svg, const Frame & frame, const Scale & x, const Scale & y, std::string_view x_title,
-               std::string_view y_title, bool x_percent = false);
+               std::string_view y_title, bool x_percent = false, bool y_percent = false);
 
 }  // namespace kvsieve::report
