@@ -102,7 +102,7 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
         svg.raw("<g class=\"series " + colours.of(key) + " " + (key.kv_type == "f16" ? "" : "quantised") + "\">\n");
         for (const ReportRow * const row : of_series) {
             const Estimate & estimate = row->metrics.at(metric);
-            points.emplace_back(x(row->share()) + shift, y(estimate.value));
+            points.emplace_back(x(row->share()) + (row->key.method == "full" ? 0 : shift), y(estimate.value));
             svg.line(points.back().first, y(estimate.low), points.back().first, y(estimate.high), "interval");
         }
         svg.path(polyline(points), "class=\"curve\"", method_label(key) + ", " + key.kv_type);
