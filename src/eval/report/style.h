@@ -15,7 +15,7 @@ inline constexpr const char * kStyle = R"css(
 @media print { :root { --paper:#fff; --ink:#000; --soft:#444; --rule:#bbb; --shade:#fff; --accent:#000; --heat:#0b63b6;
   --c0:#0072b2; --c1:#d55e00; --c2:#00875f; --c3:#b5518c; --c4:#997404; --c5:#3597cf; --c6:#6a45b0; --c7:#7d4b2a;
   --c8:#5f6f1f; --c9:#c2294e; --warn:#fff; }
-  nav { display:none } figure, tr, h2, h3 { break-inside:avoid } h2, h3, h3 + p { break-after:avoid }
+  figure, tr, h2, h3 { break-inside:avoid } h2, h3, h3 + p { break-after:avoid }
   details::details-content { content-visibility:visible; block-size:auto }
   * { print-color-adjust:exact; -webkit-print-color-adjust:exact } }
 * { box-sizing:border-box }
@@ -64,7 +64,7 @@ line.equal { stroke:var(--soft); stroke-dasharray:4 4 }
 .s9 { color:var(--c9) }
 @media (max-width:640px) { body { padding:1rem .9rem 2rem } dl { grid-template-columns:1fr; gap:0 } dd { margin-bottom:.4rem }
   th, td { padding:.3rem .45rem } .value { min-width:4rem } .value small { display:block; margin:0; line-height:1.1 } tbody th { max-width:40vw; min-width:6.6rem; white-space:normal } text { font-size:15px } text.tick, text.in { font-size:14px } }
-@media print { .scroll { overflow:visible } table { font-size:.7rem } th, td { padding:.2rem .4rem } tbody th { position:static }
+@media print { nav { display:none } .scroll { overflow:visible } table { font-size:.7rem } th, td { padding:.2rem .4rem } tbody th { position:static }
   .value { min-width:0 } .value small { display:block; margin:0; line-height:1.1 } }
 )css";
 
