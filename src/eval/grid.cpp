@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+#include "eval/grid.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "kvsieve/error.h"
+#include "kvsieve/policy.h"
+#include "policy/number.h"
+
+namespace kvsieve {
+namespace {
+
+[[noreturn]] void refuse(const std::string & sentence) {
+    throw Error(ErrorCode::invalid_argument, sentence);
+}
+
+std::vector<std::string> split(std::string_view text, char separator) {
+    std::vector<std::string> parts;
+    while (true) {
+        const size_t end = text.find(separator);
+        parts.emplace_back(text.substr(0, end));
+        if (end == std::string_view::npos) {
+            return parts;
+        }
+        text.remove_prefix(end + 1);
+    }
+}
+
+/// The list's entries; `option` is what the user knows it by.
+std::vector<std::string> list_of(std::string_view text, const std::string & option) {
+    std::vector<std::string> parts = split(text, ',');
+    for (size_t i = 0; i < parts.size(); ++i) {
+        if (parts[i].empty()) {
+            refuse(option + " has an empty entry, expected values separated by commas");
+        }
+        if (std::find(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(i), parts[i]) !=
+            parts.begin() + static_cast<std::ptrdiff_t>(i)) {
+            refuse(option + " names " + parts[i] + " twice");
+        }
+    }
+    return parts;
+}
+
+/// Shares in (0, 1].
+std::vector<double> shares_of(std::string_view text, const std::string & option) {
+    std::vector<double> shares;
+    if (text.empty()) {
+        return shares;
+    }
+    for (const std::string & part : list_of(text, option)) {
+        const auto share = parse_number(part);
+        if (!share || *share <= 0.0 || *share > 1.0) {
+            refuse(option + " takes numbers in (0, 1], got " + part);
+        }
+        if (std::find(shares.begin(), shares.end(), *share) != shares.end()) {
+            refuse(option + " names " + number_text(*share) + " twice");
+        }
+        shares.push_back(*share);
+    }
+    return shares;
+}
+
+/// Method and parameters, the rest empty.
+CellKey method_of(const std::string & text) {
+    const std::vector<std::string> parts = split(text, ':');
+    CellKey key{.method = parts[0]};
+    for (size_t i = 1; i < parts.size(); ++i) {
+        const size_t equal = parts[i].find('=');
+        if (equal == std::string::npos || equal == 0 || equal + 1 == parts[i].size()) {
+            refuse("--methods: " + text + " has the parameter '" + parts[i] +
+                   "', expected NAME=VALUE, as in aircache:alpha=0.8");
+        }
+        if (!key.params.emplace(parts[i].substr(0, equal), parts[i].substr(equal + 1)).second) {
+            refuse("--methods: " + text + " sets " + parts[i].substr(0, equal) + " twice");
+        }
+    }
+    return key;
+}
+
+}  // namespace
+
+std::vector<CellKey> parse_grid(const GridText & text) {
+    const std::vector<double> keeps = shares_of(text.keeps, "--keep");
+    const std::vector<double> budgets = shares_of(text.budgets, "--budget");
+    const std::vector<std::string> types = list_of(text.kv_types, "--kv-type");
+    for (const std::string & type : types) {
+        if (type != "f16" && type != "q8_0" && type != "q4_0") {
+            refuse("--kv-type takes f16, q8_0 and q4_0, got " + type);
+        }
+    }
+    std::vector<CellKey> grid;
+    const auto add = [&](const CellKey & key) {
+        for (const std::string & type : types) {
+            grid.push_back(key);
+            grid.back().kv_type = type;
+            if (std::find(grid.begin(), std::prev(grid.end()), grid.back()) != std::prev(grid.end())) {
+                refuse("--methods names " + method_label(key) + " twice");
+            }
+        }
+    };
+    for (const std::string & part : list_of(text.methods, "--methods")) {
+        CellKey key = method_of(part);
+        const bool takes_keep = !method_info(key.method).keep_of.empty();
+        if (takes_keep && keeps.empty() && budgets.empty()) {
+            refuse("method " + key.method + " needs --keep or --budget");
+        }
+        if (!takes_keep) {
+            key.keep = 1.0;
+        }
+        // keep and parameters are checked by the method's own rules, before any model is loaded
+        for (const double keep : takes_keep && !keeps.empty() ? keeps : std::vector<double>{1.0}) {
+            static_cast<void>(make_method(key.method, {.keep = keep, .params = key.params}));
+        }
+        if (!takes_keep) {
+            add(key);
+            continue;
+        }
+        for (const double keep : keeps) {
+            key.keep = keep;
+            add(key);
+        }
+        key.keep.reset();
+        for (const double budget : budgets) {
+            key.budget = budget;
+            add(key);
+        }
+    }
+    return grid;
+}
+
+std::vector<std::string> parse_metrics(std::string_view text) {
+    std::vector<std::string> known = {"ppl"};
+    known.insert(known.end(), std::begin(kMeanMetrics), std::end(kMeanMetrics));
+    std::vector<std::string> metrics = list_of(text, "--metrics");
+    for (const std::string & metric : metrics) {
+        if (std::find(known.begin(), known.end(), metric) == known.end()) {
+            refuse("the metric " + metric + " is not known, expected one of " + word_list(known));
+        }
+    }
+    return metrics;
+}
+
+}  // namespace kvsieve

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// The grid of an evaluation: methods x (keep and budget) x KV types, from what the user typed.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/results.h"
+
+namespace kvsieve {
+
+/// Lists as typed, separated by commas.
+struct GridText {
+    std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last"
+    std::string_view keeps;     ///< "0.5,0.2", may be empty
+    std::string_view budgets;   ///< shares of the full f16 bytes, may be empty
+    std::string_view kv_types;  ///< "f16,q8_0"
+};
+
+/// Cells in the order of methods, then keeps, then budgets, then types. A method that takes no keep has one cell for
+/// each type, with keep 1. Throws Error{invalid_argument}: a list that is empty or repeats itself, an unknown method,
+/// parameter or type, a keep that the method does not take, a budget outside (0, 1].
+[[nodiscard]] std::vector<CellKey> parse_grid(const GridText & text);
+
+/// Names of metrics in the order typed. Throws Error{invalid_argument} for an empty list, a name that is not known or
+/// that comes twice.
+[[nodiscard]] std::vector<std::string> parse_metrics(std::string_view text);
+
+}  // namespace kvsieve
