@@ -44,7 +44,7 @@ ALLOWED = {
     "vision": {"ggml", "llama", "mtmd"},
     "engine": {"ggml", "llama"},
 }
-ORDER = ["policy", "io", "eval", "gguf", "cache", "graph", "text", "vision", "engine"]
+ORDER = ["policy", "io", "eval", "gguf", "cache", "graph", "text", "vision", "engine", "runner"]
 MAY_USE = {
     "policy": {"policy"},
     "io": {"policy", "io"},
@@ -54,7 +54,8 @@ MAY_USE = {
     "graph": {"policy", "gguf", "cache", "graph"},
     "text": {"policy", "gguf", "text"},
     "vision": {"policy", "gguf", "text", "vision"},
-    "engine": set(ORDER) - {"eval"},
+    "engine": set(ORDER) - {"eval", "runner"},
+    "runner": {"policy", "eval", "runner"},
 }
 for source in facts.files("src", ".cpp", ".h") + facts.files("apps", ".cpp", ".h") + facts.files("include", ".h"):
     name = facts.name(source)

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "runner/cell.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/random_session.h"
+#include "eval/metrics.h"
+#include "support/expect_error.h"
+
+namespace kvsieve {
+namespace {
+
+Sample token_sample(size_t n_prompt = 60, size_t n_answer = 8) {
+    Question question;
+    question.prompt_tokens = test::random_tokens(n_prompt, 1);
+    question.answer_tokens = test::random_tokens(n_answer, 2);
+    return {.id = "a", .line = 3, .images = {}, .turns = {question}, .group = "a"};
+}
+
+TEST(Cell, FullCacheHasThePerplexityOfOnePass) {
+    const Sample sample = token_sample();
+    const auto result = measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0}, "",
+                                     {.metrics = {"ppl"}, .chat_template = "raw"});
+    // the same sum from a session that is fed by hand
+    Session session(test::random_model(), {});
+    double nll = 0.0;
+    auto logits = session.feed(sample.turns[0].prompt_tokens);
+    for (const int32_t token : sample.turns[0].answer_tokens) {
+        nll += token_nll(logits, token);
+        logits = session.feed(std::span<const int32_t>(&token, 1));
+    }
+    EXPECT_EQ(result.error, "");
+    EXPECT_EQ(result.nll, nll);
+    EXPECT_EQ(result.n_tokens, 8);
+    EXPECT_EQ(result.n_prompt, 60);
+    EXPECT_EQ(result.kv_bytes, result.kv_bytes_full);
+    EXPECT_EQ(result.layer_rows, (std::vector<int64_t>{120, 120, 120}));
+}
+
+TEST(Cell, BudgetsHoldTheSameBytes) {
+    const Sample sample = token_sample(200);
+    for (const char * type : {"f16", "q8_0", "q4_0"}) {
+        for (const char * method : {"prefixkv", "h2o", "streaming_llm"}) {
+            const auto result =
+                measure_cell(test::random_model(), sample, {.method = method, .budget = 0.25, .kv_type = type}, "",
+                             {.metrics = {"ppl"}, .chat_template = "raw"});
+            ASSERT_EQ(result.error, "") << method;
+            const double share = static_cast<double>(result.kv_bytes) / static_cast<double>(result.kv_bytes_full);
+            EXPECT_LE(share, 0.25) << method << ' ' << type;
+            EXPECT_GT(share, 0.24) << method << ' ' << type;
+        }
+    }
+}
+
+TEST(Cell, WhatAMethodRefusesIsAnErrorOfTheCell) {
+    const auto result = measure_cell(test::random_model(), token_sample(), {.method = "aircache", .keep = 0.5}, "",
+                                     {.metrics = {"ppl"}, .chat_template = "raw"});
+    EXPECT_NE(result.error.find("visual"), std::string::npos) << result.error;
+    EXPECT_EQ(result.n_tokens, 0);
+}
+
+TEST(Cell, ASampleThatCannotBeMeasuredNamesItsLine) {
+    const auto refused = [](const Sample & sample, const std::vector<std::string> & metrics, const std::string & part) {
+        test::expect_error(ErrorCode::bad_input, part, [&] {
+            static_cast<void>(measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0}, "",
+                                           {.metrics = metrics, .chat_template = "raw"}));
+        });
+    };
+    Sample sample = token_sample();
+    refused(sample, {"anls"}, "line 3: a prompt of token numbers");
+    sample.turns[0].answer_tokens.clear();
+    refused(sample, {"ppl"}, "line 3: the answer has no tokens");
+    sample.turns[0].answer_tokens = {100000};
+    refused(sample, {"ppl"}, "line 3: token 100000 is not in the model's vocabulary of 270");
+}
+
+}  // namespace
+}  // namespace kvsieve
