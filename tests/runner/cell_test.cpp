@@ -52,6 +52,30 @@ TEST(Cell, BudgetsHoldTheSameBytes) {
     }
 }
 
+TEST(Cell, TextsAreThoseOfASession) {
+    const auto model = Model::load({KVSIEVE_MODELS_DIR "/kvsieve-tiny-model-f16.gguf", std::nullopt, 1});
+    Sample sample{.id = "t", .line = 1, .images = {}, .turns = {}, .group = "t"};
+    sample.turns.push_back(
+        {.prompt = "How many objects are there?", .answers = {"two"}, .prompt_tokens = {}, .answer_tokens = {}});
+    sample.turns.push_back(
+        {.prompt = "What color is it?", .answers = {"red"}, .prompt_tokens = {}, .answer_tokens = {}});
+    Session session(model, {});
+    const GenerateOptions generate{.n_predict = 12, .stop = {}, .sampling = {}};
+    const std::string text = session.ask({"How many objects are there?", {}}, generate).text;
+    sample.turns[1].answers = {session.ask({"What color is it?", {}}, generate).text};
+    const auto result =
+        measure_cell(model, sample, {.method = "full", .keep = 1.0}, text,
+                     {.metrics = {"ppl", "rouge_l", "exact_match_next"}, .chat_template = "", .n_predict = 12});
+    ASSERT_EQ(result.error, "");
+    ASSERT_FALSE(text.empty());
+    EXPECT_EQ(result.text, text);
+    EXPECT_EQ(result.metrics.at("rouge_l"), 1.0);
+    EXPECT_EQ(result.metrics.at("exact_match_next"), 1.0);
+    EXPECT_EQ(result.n_next, 1);
+    EXPECT_GT(result.n_tokens, 0);
+    EXPECT_EQ(result.metrics.count("anls"), 0u);
+}
+
 TEST(Cell, WhatAMethodRefusesIsAnErrorOfTheCell) {
     const auto result = measure_cell(test::random_model(), token_sample(), {.method = "aircache", .keep = 0.5}, "",
                                      {.metrics = {"ppl"}, .chat_template = "raw"});
