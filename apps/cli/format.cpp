@@ -33,3 +33,12 @@ std::string format_ms(double ms) {
     }
     return fmt::format("{:.{}f} ms", ms, ms < 9.95 ? 1 : 0);
 }
+
+std::string format_duration(double seconds) {
+    const auto s = static_cast<int64_t>(seconds + 0.5);
+    if (s < 60) {
+        return fmt::format("{} s", s);
+    }
+    return s < 3600 ? fmt::format("{} min {:02} s", s / 60, s % 60)
+                    : fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
+}

@@ -10,3 +10,5 @@
 [[nodiscard]] std::string format_count(uint64_t value);
 /// "3.2 ms", "412 ms", "1.73 s"
 [[nodiscard]] std::string format_ms(double ms);
+/// "42 s", "3 min 08 s", "2 h 05 min"
+[[nodiscard]] std::string format_duration(double seconds);

@@ -38,6 +38,7 @@ int run_program(int argc, char ** argv) {
     add_plan_command(app);
     add_observe_command(app);
     add_profile_command(app);
+    add_eval_command(app);
     add_report_command(app);
     add_make_model_command(app);
     try {

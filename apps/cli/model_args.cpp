@@ -13,8 +13,8 @@ void ModelArgs::add_to(CLI::App & app) {
     };
     text("-m,--model", model, "FILE", "Language model (GGUF) [the embedded one]");
     text("--mmproj", mmproj, "FILE", "Its vision encoder (GGUF)");
-    text("--chat-template", chat_template, "NAME",
-         "A chat template that libllama knows, or 'raw' for none [the model's own]");
+    text("--chat-template,--template", chat_template, "NAME",
+         "A chat template that libllama knows, or 'none' [the model's own]");
     add_integer(app, "-c,--ctx-size", n_ctx, 0, INT32_MAX, "Most tokens of the conversation; 0 = the model's context")
         ->group("Model");
     add_integer(app, "-t,--threads", n_threads, 0, 512, "Threads; 0 = one for each core")->group("Model");

@@ -13,10 +13,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "format.h"
+
 namespace {
 
 constexpr std::chrono::milliseconds kShowAfter{500};
 constexpr std::chrono::milliseconds kTick{100};
+constexpr double kShowLeftAfter = 5.0;  // seconds, until an estimate is worth something
 
 int terminal_width() {
     winsize size{};
@@ -123,7 +126,11 @@ void Progress::draw() {
     if (share_ >= 0.0) {
         line += fmt::format(" {} {:3.0f}%", bar(style_, share_, std::clamp(style_.width - 40, 10, 40)), share_ * 100);
     }
-    std::fprintf(stderr, "\r\x1b[K%s %s", line.c_str(), style_.dim(fmt::format("{:.1f} s", seconds)).c_str());
+    std::string time = fmt::format("{:.1f} s", seconds);
+    if (share_ > 0.0 && seconds >= kShowLeftAfter) {
+        time += fmt::format(", {} left", format_duration(seconds * (1.0 - share_) / share_));
+    }
+    std::fprintf(stderr, "\r\x1b[K%s %s", line.c_str(), style_.dim(time).c_str());
     std::fflush(stderr);
     visible_ = true;
 }

@@ -27,7 +27,8 @@ struct ModelOptions {
 struct ModelInfo {
     std::string name;
     std::string architecture;
-    std::string fingerprint;  ///< of metadata and weights; profiles are bound to it
+    std::string fingerprint;         ///< of metadata and weights; profiles are bound to it
+    std::string vision_fingerprint;  ///< of the vision encoder; empty without one
     int32_t n_layer = 0;
     int32_t n_embd = 0;
     int32_t n_head = 0;
@@ -107,7 +108,7 @@ struct SessionOptions {
     bool kv_rot = true;         ///< rotate quantised rows (Hadamard)
     int32_t n_ctx = 0;          ///< most positions of the conversation; 0 = the model's context
     std::string system;         ///< system message; empty = none
-    std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" for none
+    std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" or "none" for none
     /// Hard caps on the rows of the first prompt, 0 = none. The largest keep whose plan fits all of them takes the
     /// place of method_options.keep (Session::method_options() tells it); where none fits the prompt is refused with
     /// Error{invalid_argument}.
@@ -173,11 +174,17 @@ class Session {
     /// turn ends there: what was said so far belongs to the conversation.
     Answer ask(const Turn & turn, const GenerateOptions & options, const Callbacks & callbacks = {});
 
+    /// Answers what was fed last; the answer's counts of prompt tokens stay 0.
+    Answer generate(const GenerateOptions & options, const Callbacks & callbacks = {});
+
     /// Low level, for evaluation and tests. Prefills text tokens (first call) or extends the cache by them;
     /// returns the last position's logits, [n_vocab], valid until the next call.
     std::span<const float> feed(std::span<const int32_t> tokens);
     /// The same for a turn of text and images, without generating. `render` = false takes the text as it is.
     std::span<const float> feed(const Turn & turn, bool render, const Callbacks & callbacks = {});
+
+    /// The last position's logits, [n_vocab], as feed() returned them; empty before the first prompt.
+    [[nodiscard]] std::span<const float> logits() const;
 
     /// Everything back to the start; memory is given back.
     void reset();
@@ -196,6 +203,47 @@ class Session {
     [[nodiscard]] std::vector<int32_t> positions(int32_t il, int32_t head_kv) const;
     /// Timings of the last call.
     [[nodiscard]] const Timings & timings() const;
+
+  private:
+    friend class SharedPrefill;
+    struct Impl;
+    explicit Session(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+/// A method as a session's options name it, without keep.
+struct MethodName {
+    std::string name;
+    std::map<std::string, std::string> params = {};  ///< as typed
+    uint64_t seed = 0;
+    [[nodiscard]] auto operator<=>(const MethodName &) const = default;
+};
+
+/// One prefill for many methods: the prompt's whole cache in f16, and what each method made of it. Sessions begin with
+/// it as if they had prefilled it themselves, bit for bit; only a method that prunes the prefill (FastV) runs its own
+/// deeper layers. feed() once; begin() may then run in several threads.
+class SharedPrefill {
+  public:
+    /// Of `options` only n_ctx, system and chat_template count. Throws Error{invalid_argument} for a method or
+    /// parameters that do not exist.
+    SharedPrefill(std::shared_ptr<const Model> model, const SessionOptions & options, std::vector<MethodName> methods);
+    ~SharedPrefill();
+    SharedPrefill(SharedPrefill &&) noexcept;
+    SharedPrefill & operator=(SharedPrefill &&) noexcept;
+
+    /// As Session::feed(). A method that refuses the prompt is no error here, but in its begin().
+    void feed(std::span<const int32_t> tokens);
+    void feed(const Turn & turn, bool render, const Callbacks & callbacks = {});
+
+    /// The session that kept everything.
+    [[nodiscard]] const Session & full() const;
+    /// Scores of a method, [L]; empty where it refused the prompt. Throws Error{invalid_argument} for a method that was
+    /// not named.
+    [[nodiscard]] std::span<const LayerScore> scores(const MethodName & method) const;
+    /// A session after its first prompt, as `options` ask for it: any keep or cap, KV type and decode policy. Throws
+    /// what Session::feed() throws there, and Error{invalid_argument} for a method that was not named or whose
+    /// n_ctx, system or chat_template are others.
+    [[nodiscard]] Session begin(const SessionOptions & options) const;
 
   private:
     struct Impl;

@@ -85,6 +85,7 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
     if (options.mmproj) {
         vision.emplace(*options.mmproj, text, n_threads);
         info.has_vision = true;
+        info.vision_fingerprint = vision->fingerprint();
     }
 }
 

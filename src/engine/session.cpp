@@ -4,17 +4,10 @@
 #include <string>
 #include <utility>
 
-#include "cache/ragged_kv_cache.h"
-#include "engine/eviction.h"
-#include "engine/model_impl.h"
 #include "engine/row_cap.h"
-#include "engine/stop_filter.h"
-#include "graph/forward.h"
-#include "graph/prefill.h"
+#include "engine/session_impl.h"
 #include "kvsieve/error.h"
 #include "policy/clock.h"
-#include "text/chat_template.h"
-#include "text/sampler.h"
 #include "text/utf8_stream.h"
 
 namespace kvsieve {
@@ -52,51 +45,23 @@ std::string_view finish_reason_name(FinishReason reason) noexcept {
     return "unknown";
 }
 
-struct Session::Impl {
-    std::shared_ptr<const Model> model;
-    SessionOptions options;
-    int32_t n_ctx = 0;
-    GraphRunner runner;
-    Weights weights;
-    std::unique_ptr<Decoder> decoder;
-    bool from_registry;  // the method, by its name in the options
-    std::shared_ptr<const Method> method;
-    ChatTemplate chat;
-    RaggedKvCache cache;
-    Eviction eviction;
-    std::optional<int64_t> max_rows;  // that the cache may hold at any time
-
-    // state of the conversation
-    std::optional<Plan> plan;
-    MethodOptions method_options;  // with the keep that is in use
-    PromptShape shape;
-    std::vector<ImagePlace> images;
-    std::vector<ChatMessage> history;   // rendered so far, without the last answer
-    std::optional<std::string> answer;  // the last one, in the cache but not in the history
-    std::vector<int32_t> pending;       // sampled but not yet in the cache
-    int32_t n_processed = 0;
-    std::vector<float> logits;  // [n_vocab]
-    Timings timings;
-    uint64_t peak_kv = 0;
-    uint64_t scratch = 0;
-
-    Impl(std::shared_ptr<const Model> model_, SessionOptions options_, std::shared_ptr<const Method> method_);
-
-    [[nodiscard]] const Model::Impl & parts() const { return model->impl(); }
-    void reset();
-    void refuse_images_beyond_context(std::span<const Image> loaded) const;
-    [[nodiscard]] std::string behind() const;
-    Prompt make_prompt(const Turn & turn, bool render, std::vector<ChatMessage> & messages,
-                       const Callbacks & callbacks);
-    void process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks);
-    void prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict, const Callbacks & callbacks);
-    [[nodiscard]] bool fits(int32_t n_new) const;
-    void extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks);
-    void decode(int32_t token);
-    Answer generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks);
-};
-
 namespace {
+
+/// What picks the tokens of an answer and what ends it.
+struct Generation {
+    Sampler sampler;
+    StopFilter stop;
+
+    Generation(const TextModel & text, const GenerateOptions & options)
+        : sampler(text, {options.sampling.temp, options.sampling.top_k, options.sampling.top_p, options.sampling.min_p,
+                         options.sampling.seed, options.sampling.grammar}),
+          stop(options.stop) {
+        if (options.n_predict < 0) {
+            throw Error(ErrorCode::invalid_argument, "the number of tokens to predict must not be negative, got " +
+                                                         std::to_string(options.n_predict));
+        }
+    }
+};
 
 KvCacheParams cache_params(const DecoderConfig & config, const SessionOptions & options) {
     return {config.n_layer, config.n_head_kv, config.head_dim, options.kv_type, options.kv_rot};
@@ -275,38 +240,51 @@ void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Call
     }
 }
 
-void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict,
-                            const Callbacks & callbacks) {
-    const DecoderConfig & config = decoder->config();
-    const int32_t n = prompt.n_tokens();
-    PromptShape asked{config.n_layer, config.n_head, config.n_head_kv, config.head_dim, n, prompt.visual_mask};
-    asked.next_position = prompt.next_position;
-    std::shared_ptr<const Method> used = method;
-    Planner planner;
+/// The method of the options, with the keep that caps on the rows lead to.
+PlanMaker Session::Impl::choose_method(const PromptShape & asked, int32_t n_predict) {
+    PlanMaker maker{.method = method, .planner = {}};
+    const int32_t n = asked.n_tokens;
     if (const auto cap = prompt_cap_rows(options, cache, n, eviction.capped() ? 0 : n_predict)) {
         const bool takes_keep = !method_info(options.method).keep_of.empty() && !method_options.profile;
-        if (takes_keep && *cap >= int64_t{n} * config.n_layer * config.n_head_kv) {
+        if (takes_keep && *cap >= int64_t{n} * asked.n_layer * asked.n_head_kv) {
             method_options.keep = 1.0;
         } else if (!takes_keep || method->traits().layerwise || method->traits().prune_layer > 0) {
             // the number of rows does not depend on what is observed
             method_options = fit_rows(options.method, options.method_options, asked, {}, *cap).options;
-            used = make_method(options.method, method_options);
+            maker.method = make_method(options.method, method_options);
         } else {
-            planner = [this, cap](const PromptShape & prompt_shape, std::span<const LayerScore> scores) {
+            maker.planner = [this, cap](const PromptShape & prompt_shape, std::span<const LayerScore> scores) {
                 RowFit fit = fit_rows(options.method, options.method_options, prompt_shape, scores, *cap);
                 method_options = fit.options;
                 return std::move(fit.plan);
             };
         }
     }
-    const bool known = from_registry && !planner && method_options.keep == 1.0 && !method_options.profile;
-    Prefill work(runner, *decoder, cache, *used, std::move(asked), std::move(residual),
-                 options.force_compaction || !known, planner);
+    maker.keeps_everything = !options.force_compaction && from_registry && !maker.planner &&
+                             method_options.keep == 1.0 && !method_options.profile;
+    return maker;
+}
+
+void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict,
+                            const Callbacks & callbacks) {
+    const DecoderConfig & config = decoder->config();
+    PromptShape asked{config.n_layer,  config.n_head,     config.n_head_kv,
+                      config.head_dim, prompt.n_tokens(), prompt.visual_mask};
+    asked.next_position = prompt.next_position;
+    PlanMaker maker = choose_method(asked, n_predict);
+    Prefill work(runner, *decoder, cache, *maker.method, std::move(asked), std::move(residual), !maker.keeps_everything,
+                 std::move(maker.planner));
+    work.on_residual(on_residual);
     do {
         throw_if_cancelled(callbacks);
         report(callbacks, Phase::prefill, work.progress());
     } while (work.step());
     report(callbacks, Phase::compact, 1.0);
+    take(work);
+}
+
+/// The results of a finished prefill.
+void Session::Impl::take(Prefill & work) {
     plan = work.take_plan();
     shape = work.shape();
     eviction.begin(*plan);
@@ -316,8 +294,59 @@ void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, 
     timings.compact_ms = work.times().compact_ms;
     peak_kv = work.peak_kv_bytes();
     scratch = std::max(scratch, runner.scratch_bytes() + work.buffer_bytes());
-    n_processed = prompt.n_tokens();
+    n_processed = shape.n_tokens;
     runner.release();
+}
+
+void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores, const std::vector<float> & residual) {
+    const auto store = [&](int32_t il, const LayerPlan * kept) {
+        const auto rows_of = [&](KvRowsView (RaggedKvCache::*rows)(int32_t, int32_t) const) {
+            const uint8_t * const first = (base.cache.*rows)(il, 0).data;
+            const ptrdiff_t to_next = shape.n_head_kv > 1 ? (base.cache.*rows)(il, 1).data - first : 0;
+            return F16Rows{reinterpret_cast<const ggml_fp16_t *>(first), 0,
+                           static_cast<size_t>(to_next) / sizeof(ggml_fp16_t)};
+        };
+        cache.store_layer(il, rows_of(&RaggedKvCache::k_rows), rows_of(&RaggedKvCache::v_rows), shape.n_tokens, kept);
+    };
+    shape = base.shape;
+    PlanMaker maker = choose_method(shape, 0);
+    const Traits & traits = maker.method->traits();
+    if (!traits.query_stats) {
+        shape.rope = {};
+    }
+    maker.method->check(shape);
+    if (traits.prune_layer > 0 && traits.prune_layer < shape.n_layer && !maker.keeps_everything) {
+        for (int32_t il = 0; il < traits.prune_layer; ++il) {
+            store(il, nullptr);
+        }
+        Prefill work(runner, *decoder, cache, *maker.method, shape, residual,
+                     scores[static_cast<size_t>(traits.prune_layer) - 1]);
+        while (work.step()) {
+        }
+        take(work);
+    } else {
+        const auto plan_start = Clock::now();
+        plan = maker.keeps_everything ? *base.plan
+               : maker.planner        ? maker.planner(shape, scores)
+                                      : maker.method->plan(shape, scores);
+        timings.plan_ms = ms_since(plan_start);
+        const auto compact_start = Clock::now();
+        // merged rows are means of rows as they were stored, unless each layer is planned when it is stored
+        const bool compact_later = traits.merges && !traits.layerwise;
+        for (int32_t il = 0; il < shape.n_layer; ++il) {
+            store(il, compact_later || plan->keeps_everything ? nullptr : &plan->layers[static_cast<size_t>(il)]);
+        }
+        if (compact_later && !plan->keeps_everything) {
+            cache.compact(*plan);
+        }
+        timings.compact_ms = ms_since(compact_start);
+        eviction.begin(*plan);
+        logits = base.logits;
+        n_processed = shape.n_tokens;
+    }
+    images = base.images;
+    history = base.history;
+    answer = base.answer;
 }
 
 void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks) {
@@ -423,30 +452,36 @@ Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
     : impl_(std::make_unique<Impl>(std::move(model), std::move(options), nullptr)) {}
 Session::Session(std::shared_ptr<const Model> model, SessionOptions options, std::shared_ptr<const Method> method)
     : impl_(std::make_unique<Impl>(std::move(model), std::move(options), std::move(method))) {}
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::~Session() = default;
 Session::Session(Session &&) noexcept = default;
 Session & Session::operator=(Session &&) noexcept = default;
 
 Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Callbacks & callbacks) {
     Impl & s = *impl_;
-    if (options.n_predict < 0) {
-        throw Error(ErrorCode::invalid_argument,
-                    "the number of tokens to predict must not be negative, got " + std::to_string(options.n_predict));
-    }
-    const SamplingOptions & sampling = options.sampling;
-    Sampler sampler(s.parts().text,
-                    {sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.seed, sampling.grammar});
-    StopFilter stop(options.stop);
+    Generation generation(s.parts().text, options);
     s.timings = {};
     std::vector<ChatMessage> messages = s.history;
     const Prompt prompt = s.make_prompt(turn, true, messages, callbacks);
     s.process(prompt, options.n_predict, callbacks);
     s.history = std::move(messages);
 
-    Answer answer = s.generate(options.n_predict, sampler, stop, callbacks);
+    Answer answer = s.generate(options.n_predict, generation.sampler, generation.stop, callbacks);
     answer.n_prompt = prompt.n_tokens();
     answer.n_visual = prompt.n_visual;
     answer.n_text = prompt.n_text();
+    answer.timings = s.timings;
+    return answer;
+}
+
+Answer Session::generate(const GenerateOptions & options, const Callbacks & callbacks) {
+    Impl & s = *impl_;
+    Generation generation(s.parts().text, options);
+    if (s.n_processed == 0 || !s.pending.empty()) {
+        throw Error(ErrorCode::invalid_argument, "there is nothing to answer; expected feed() before generate()");
+    }
+    s.timings = {};
+    Answer answer = s.generate(options.n_predict, generation.sampler, generation.stop, callbacks);
     answer.timings = s.timings;
     return answer;
 }
@@ -466,6 +501,10 @@ std::span<const float> Session::feed(const Turn & turn, bool render, const Callb
     s.history = std::move(messages);
     s.answer = "";
     return s.logits;
+}
+
+std::span<const float> Session::logits() const {
+    return impl_->logits;
 }
 
 void Session::reset() {

@@ -101,7 +101,15 @@ std::vector<CellKey> parse_grid(const GridText & text) {
             }
         }
     };
-    for (const std::string & part : list_of(text.methods, "--methods")) {
+    std::vector<std::string> names;
+    if (text.methods == "all") {
+        for (const MethodInfo & info : methods()) {
+            names.emplace_back(info.name);
+        }
+    } else {
+        names = list_of(text.methods, "--methods");
+    }
+    for (const std::string & part : names) {
         CellKey key = method_of(part);
         const bool takes_keep = !method_info(key.method).keep_of.empty();
         if (takes_keep && keeps.empty() && budgets.empty()) {

@@ -12,7 +12,7 @@ namespace kvsieve {
 
 /// Lists as typed, separated by commas.
 struct GridText {
-    std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last"
+    std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last", or "all" of the registry
     std::string_view keeps;     ///< "0.5,0.2", may be empty
     std::string_view budgets;   ///< shares of the full f16 bytes, may be empty
     std::string_view kv_types;  ///< "f16,q8_0"

@@ -10,24 +10,6 @@
 namespace kvsieve {
 namespace {
 
-/// First query whose attention rows the method may ask for; n_tokens = none.
-int32_t first_row(const Traits & traits, const PromptShape & shape) {
-    switch (traits.rows) {
-        case RowsWanted::none:
-            return shape.n_tokens;
-        case RowsWanted::last_window:
-            return std::max(0, shape.n_tokens - traits.window);
-        case RowsWanted::text_after_visual: {
-            int32_t first = shape.n_tokens;
-            while (first > 0 && (shape.visual_mask.empty() || shape.visual_mask[static_cast<size_t>(first) - 1] == 0)) {
-                --first;
-            }
-            return first;
-        }
-    }
-    return shape.n_tokens;
-}
-
 /// The layer in work as a method sees it.
 class EngineObservation final : public LayerObservation {
   public:
@@ -87,6 +69,23 @@ class EngineObservation final : public LayerObservation {
 };
 
 }  // namespace
+
+int32_t first_row(const Traits & traits, const PromptShape & shape) {
+    switch (traits.rows) {
+        case RowsWanted::none:
+            return shape.n_tokens;
+        case RowsWanted::last_window:
+            return std::max(0, shape.n_tokens - traits.window);
+        case RowsWanted::text_after_visual: {
+            int32_t first = shape.n_tokens;
+            while (first > 0 && (shape.visual_mask.empty() || shape.visual_mask[static_cast<size_t>(first) - 1] == 0)) {
+                --first;
+            }
+            return first;
+        }
+    }
+    return shape.n_tokens;
+}
 
 LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const LayerKv & kv, const Traits & traits,
                            const PromptShape & shape)

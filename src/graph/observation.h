@@ -17,6 +17,9 @@ namespace kvsieve {
 /// not depend on which rows are asked for together, so that a dump holds exactly what any method sees.
 inline constexpr int32_t kRowBlock = 16;
 
+/// First query whose attention rows these traits ask for; n_tokens = none.
+[[nodiscard]] int32_t first_row(const Traits & traits, const PromptShape & shape);
+
 /// Captures column sums, queries and their statistics while a layer is prefilled, then lets a method score it.
 /// One object serves all observed layers in turn.
 class LayerCapture {

@@ -35,6 +35,7 @@ struct Prefill::Impl {
     std::vector<float> residual;  // [n_alive][n_embd]
     bool observe;
     Planner planner;
+    ResidualObserver on_residual;
 
     Traits traits;  // all off without observation
     LayerKv kv;
@@ -89,6 +90,9 @@ struct Prefill::Impl {
 
     void run_chunk() {
         const DecoderConfig & config = decoder.config();
+        if (first == 0 && on_residual) {
+            on_residual(il, residual);
+        }
         const int32_t n = std::min(chunk, n_alive - first);
         const bool last_layer = il + 1 == config.n_layer;
         const bool last_chunk = first + n == n_alive;
@@ -149,6 +153,20 @@ struct Prefill::Impl {
         chunk = chunk_tokens(decoder.config(), n);
     }
 
+    /// The plan of all layers from prune_layer on, from the score of the layer before.
+    void choose_pruned(const LayerScore & score) {
+        pruned = method.plan_layer(shape, traits.prune_layer, score);
+        check_layer_plan(pruned, traits.prune_layer, 1, shape.n_tokens);
+    }
+
+    void resume(const LayerScore & score) {
+        il = traits.prune_layer;
+        steps_done = static_cast<double>(il) * n_alive;
+        scores[static_cast<size_t>(il) - 1] = score;
+        choose_pruned(score);
+        prune();
+    }
+
     void finish_layer() {
         const auto plan_start = std::chrono::steady_clock::now();
         const bool prunes = traits.prune_layer > 0;
@@ -165,8 +183,7 @@ struct Prefill::Impl {
             kept = &layer_plan;
         }
         if (prunes_next) {
-            pruned = method.plan_layer(shape, traits.prune_layer, scores[static_cast<size_t>(il)]);
-            check_layer_plan(pruned, traits.prune_layer, 1, shape.n_tokens);
+            choose_pruned(scores[static_cast<size_t>(il)]);
         }
         times.plan_ms += ms_since(plan_start);
 
@@ -205,7 +222,17 @@ Prefill::Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & 
     : impl_(std::make_unique<Impl>(runner, decoder, cache, method, std::move(shape), std::move(residual), observe,
                                    std::move(planner))) {}
 
+Prefill::Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
+                 PromptShape shape, std::vector<float> residual, const LayerScore & score)
+    : Prefill(runner, decoder, cache, method, std::move(shape), std::move(residual), true) {
+    impl_->resume(score);
+}
+
 Prefill::~Prefill() = default;
+
+void Prefill::on_residual(ResidualObserver observer) {
+    impl_->on_residual = std::move(observer);
+}
 
 bool Prefill::step() {
     if (done()) {

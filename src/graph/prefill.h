@@ -24,6 +24,9 @@ struct PrefillTimes {
 /// Makes the plan when all layers are scored, in place of Method::plan().
 using Planner = std::function<Plan(const PromptShape &, std::span<const LayerScore>)>;
 
+/// Is shown the residual stream [n_alive][n_embd] before each layer.
+using ResidualObserver = std::function<void(int32_t il, std::span<const float> residual)>;
+
 /// A resumable prefill: every step() works on one chunk of one layer; between steps the caller may do other work, or
 /// drop the object to cancel. Each layer's weights are read once. What a method does not ask for is not computed.
 /// With Traits::prune_layer the tokens that its plan drops leave the residual stream there; only the last token stays,
@@ -39,6 +42,13 @@ class Prefill {
     ~Prefill();
     Prefill(const Prefill &) = delete;
     Prefill & operator=(const Prefill &) = delete;
+
+    /// Goes on before layer Traits::prune_layer, for a method that prunes there: `residual` is the stream at that
+    /// place, `score` that of the layer before, and the cache holds all rows of the layers before.
+    Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
+            PromptShape shape, std::vector<float> residual, const LayerScore & score);
+
+    void on_residual(ResidualObserver observer);
 
     /// Does one unit of work; false when the prefill is complete. On an Error the cache must be released.
     bool step();

@@ -61,7 +61,7 @@ std::vector<std::string> known_chat_templates() {
 }
 
 ChatTemplate::ChatTemplate(std::string_view own, std::string_view name) : template_(name.empty() ? own : name) {
-    if (name == "raw") {
+    if (name == "raw" || name == "none") {
         raw_ = true;
         return;
     }

@@ -17,7 +17,7 @@ struct ChatMessage {
 /// Immutable and thread-safe.
 class ChatTemplate {
   public:
-    /// `name`: "" = `own` (the template text in the model's file), "raw" = messages as they are, or a name of
+    /// `name`: "" = `own` (the template text in the model's file), "raw" or "none" = messages as they are, or a name of
     /// known_chat_templates(). Throws Error{invalid_argument} for an unknown name and Error{bad_input} where the
     /// model's own template is missing or not known to libllama; both name --chat-template.
     ChatTemplate(std::string_view own, std::string_view name);

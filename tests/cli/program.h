@@ -121,9 +121,10 @@ inline void expect_refused(const Finished & finished, const std::vector<std::str
 }
 
 /// A random model of two layers that computes in milliseconds.
-inline void make_small_model(const fs::path & path) {
-    const Finished made = run_program({"make-model", "-o", path.string(), "--layers", "2", "--width", "64", "--heads",
-                                       "4", "--kv-heads", "2", "--head-dim", "16", "--ff", "96", "--seed", "7"});
+inline void make_small_model(const fs::path & path, int head_dim = 16) {
+    const Finished made =
+        run_program({"make-model", "-o", path.string(), "--layers", "2", "--width", "64", "--heads", "4", "--kv-heads",
+                     "2", "--head-dim", std::to_string(head_dim), "--ff", "96", "--seed", "7"});
     ASSERT_EQ(made.exit_code, 0) << made.err;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "runner/cell.h"
+#include "runner/measure.h"
 
 #include <gtest/gtest.h>
 
@@ -17,9 +17,18 @@ Sample token_sample(size_t n_prompt = 60, size_t n_answer = 8) {
     return {.id = "a", .line = 3, .images = {}, .turns = {question}, .group = "a"};
 }
 
-TEST(Cell, FullCacheHasThePerplexityOfOnePass) {
+CellResult measure_cell(const std::shared_ptr<const Model> & model, const Sample & sample, const CellKey & key,
+                        const MeasureOptions & options) {
+    CellResult result;
+    MeasureCallbacks callbacks;
+    callbacks.on_cell = [&](const CellResult & cell) { result = cell; };
+    measure_sample(model, sample, std::span(&key, 1), options, callbacks);
+    return result;
+}
+
+TEST(Measure, FullCacheHasThePerplexityOfOnePass) {
     const Sample sample = token_sample();
-    const auto result = measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0}, "",
+    const auto result = measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0},
                                      {.metrics = {"ppl"}, .chat_template = "raw"});
     // the same sum from a session that is fed by hand
     Session session(test::random_model(), {});
@@ -37,12 +46,12 @@ TEST(Cell, FullCacheHasThePerplexityOfOnePass) {
     EXPECT_EQ(result.layer_rows, (std::vector<int64_t>{120, 120, 120}));
 }
 
-TEST(Cell, BudgetsHoldTheSameBytes) {
+TEST(Measure, BudgetsHoldTheSameBytes) {
     const Sample sample = token_sample(200);
     for (const char * type : {"f16", "q8_0", "q4_0"}) {
         for (const char * method : {"prefixkv", "h2o", "streaming_llm"}) {
             const auto result =
-                measure_cell(test::random_model(), sample, {.method = method, .budget = 0.25, .kv_type = type}, "",
+                measure_cell(test::random_model(), sample, {.method = method, .budget = 0.25, .kv_type = type},
                              {.metrics = {"ppl"}, .chat_template = "raw"});
             ASSERT_EQ(result.error, "") << method;
             const double share = static_cast<double>(result.kv_bytes) / static_cast<double>(result.kv_bytes_full);
@@ -52,7 +61,7 @@ TEST(Cell, BudgetsHoldTheSameBytes) {
     }
 }
 
-TEST(Cell, TextsAreThoseOfASession) {
+TEST(Measure, TextsAreThoseOfASession) {
     const auto model = Model::load({KVSIEVE_MODELS_DIR "/kvsieve-tiny-model-f16.gguf", std::nullopt, 1});
     Sample sample{.id = "t", .line = 1, .images = {}, .turns = {}, .group = "t"};
     sample.turns.push_back(
@@ -64,7 +73,7 @@ TEST(Cell, TextsAreThoseOfASession) {
     const std::string text = session.ask({"How many objects are there?", {}}, generate).text;
     sample.turns[1].answers = {session.ask({"What color is it?", {}}, generate).text};
     const auto result =
-        measure_cell(model, sample, {.method = "full", .keep = 1.0}, text,
+        measure_cell(model, sample, {.method = "full", .keep = 1.0},
                      {.metrics = {"ppl", "rouge_l", "exact_match_next"}, .chat_template = "", .n_predict = 12});
     ASSERT_EQ(result.error, "");
     ASSERT_FALSE(text.empty());
@@ -76,17 +85,17 @@ TEST(Cell, TextsAreThoseOfASession) {
     EXPECT_EQ(result.metrics.count("anls"), 0u);
 }
 
-TEST(Cell, WhatAMethodRefusesIsAnErrorOfTheCell) {
-    const auto result = measure_cell(test::random_model(), token_sample(), {.method = "aircache", .keep = 0.5}, "",
+TEST(Measure, WhatAMethodRefusesIsAnErrorOfTheCell) {
+    const auto result = measure_cell(test::random_model(), token_sample(), {.method = "aircache", .keep = 0.5},
                                      {.metrics = {"ppl"}, .chat_template = "raw"});
     EXPECT_NE(result.error.find("visual"), std::string::npos) << result.error;
     EXPECT_EQ(result.n_tokens, 0);
 }
 
-TEST(Cell, ASampleThatCannotBeMeasuredNamesItsLine) {
+TEST(Measure, ASampleThatCannotBeMeasuredNamesItsLine) {
     const auto refused = [](const Sample & sample, const std::vector<std::string> & metrics, const std::string & part) {
         test::expect_error(ErrorCode::bad_input, part, [&] {
-            static_cast<void>(measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0}, "",
+            static_cast<void>(measure_cell(test::random_model(), sample, {.method = "full", .keep = 1.0},
                                            {.metrics = metrics, .chat_template = "raw"}));
         });
     };
@@ -96,6 +105,31 @@ TEST(Cell, ASampleThatCannotBeMeasuredNamesItsLine) {
     refused(sample, {"ppl"}, "line 3: the answer has no tokens");
     sample.turns[0].answer_tokens = {100000};
     refused(sample, {"ppl"}, "line 3: token 100000 is not in the model's vocabulary of 270");
+    refused(token_sample(9000), {"ppl"}, "line 3: the prompt has 9000 tokens");
+    refused(token_sample(8190), {"ppl"}, "line 3: prompt and answer have 8198 tokens, the context takes 8192");
+}
+
+TEST(Measure, TheWholeGridEqualsItsCellsMeasuredAlone) {
+    const Sample sample = token_sample(200);
+    const std::vector<CellKey> grid = {{.method = "full", .keep = 1.0},
+                                       {.method = "prefixkv", .keep = 0.2},
+                                       {.method = "snapkv", .params = {{"window", "16"}}, .budget = 0.2},
+                                       {.method = "snapkv", .budget = 0.2, .kv_type = "q4_0"},
+                                       {.method = "aircache", .keep = 0.2}};
+    const MeasureOptions options{.metrics = {"ppl"}, .chat_template = "none"};
+    std::vector<CellResult> together;
+    std::vector<SampleFacts> facts;
+    MeasureCallbacks callbacks;
+    callbacks.on_cell = [&](const CellResult & cell) { together.push_back(cell); };
+    callbacks.on_facts = [&](const SampleFacts & one) { facts.push_back(one); };
+    measure_sample(test::random_model(), sample, grid, options, callbacks);
+    ASSERT_EQ(together.size(), grid.size());
+    for (size_t i = 0; i < grid.size(); ++i) {
+        EXPECT_EQ(together[i], measure_cell(test::random_model(), sample, grid[i], options)) << i;
+    }
+    ASSERT_EQ(facts.size(), 1u);
+    EXPECT_EQ(facts[0].gini.size(), 3u);
+    EXPECT_GT(facts[0].gini[0], 0.0);
 }
 
 }  // namespace
