@@ -17,11 +17,11 @@ namespace kvsieve {
 
 struct MeasureOptions {
     std::vector<std::string> metrics = {};  ///< of parse_metrics()
-    int32_t n_ctx = 0;                 ///< as SessionOptions
+    int32_t n_ctx = 0;                      ///< as SessionOptions
     std::string system = {};
     std::string chat_template = {};  ///< as SessionOptions
-    int32_t n_predict = 64;     ///< most tokens of a generated answer
-    bool with_image = false;    ///< the first image and where its tokens stayed belong to the results, for overlays
+    int32_t n_predict = 64;          ///< most tokens of a generated answer
+    bool with_image = false;  ///< the first image and where its tokens stayed belong to the results, for overlays
 };
 
 /// Where the time of an evaluation went, in milliseconds, summed over threads.
