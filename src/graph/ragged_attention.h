@@ -10,15 +10,18 @@
 
 #include "cache/ragged_kv_cache.h"
 #include "graph/arch.h"
+#include "graph/decode_attention.h"
 
 namespace kvsieve {
 
-/// The attention of decoding and of follow-up prompts, for graphs over one cache. ggml's flash attention over views
-/// into the extents; no padded or masked copy of the cache. Must outlive the computation of the graph.
+/// The attention of decoding and of follow-up prompts, for graphs over one cache; no padded or masked copy of the
+/// cache. One token is the kernel's work (decode_attention.h), several are ggml's flash attention over views into the
+/// extents. Must outlive the computation of the graph.
 class RaggedAttention {
   public:
     /// `n` new tokens from position `first` on. Makes room for their rows (Error{runtime} when memory is out).
-    RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first);
+    /// `kernel` = false takes ggml's op for one token too, the reference.
+    RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first, bool kernel = true);
 
     /// Adds nodes that append k and v [head_dim, n_head_kv, n] to layer `il` and attend with q [head_dim, n_head, n],
     /// causally among the new tokens. Returns [head_dim * n_head, n].
@@ -41,6 +44,8 @@ class RaggedAttention {
     RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t n_, first_;
+    bool kernel_;
+    std::vector<std::unique_ptr<DecodeAttention>> decodes_;
     std::vector<std::unique_ptr<Append>> appends_;
     std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // of the layer built last, by n_kv: [n][n_kv]
 };

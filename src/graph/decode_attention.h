@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// Attention of one new token over a layer's extents, by our own kernel as two ggml nodes: partial results per range of
+// slots, then their merge. The ranges and the order of the merge are fixed, so the result does not depend on threads.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cache/ragged_kv_cache.h"
+#include "graph/arch.h"
+
+namespace kvsieve {
+
+/// One layer of one sequence. Must outlive the computation of the graph; the cache must not move rows until then.
+class DecodeAttention {
+  public:
+    /// The layer will hold one row more in every extent when the nodes run (RaggedKvCache::reserve() was called).
+    DecodeAttention(const RaggedKvCache & cache, const DecoderConfig & config, int32_t il);
+
+    /// q [head_dim, n_head] in the rotation of the rows; `appended` is the node that stores the new row.
+    /// Returns [head_dim, n_head].
+    ggml_tensor * build(const GraphBuilder & b, ggml_tensor * q, ggml_tensor * appended);
+
+  private:
+    /// Up to kRangeSlots rows of one KV head.
+    struct Range {
+        int32_t head_kv = 0;
+        int32_t first_row = 0;
+        int32_t n_rows = 0;
+    };
+    static void attend(ggml_tensor * dst, int ith, int nth, void * userdata);
+    static void merge(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+    const RaggedKvCache & cache_;
+    const DecoderConfig & config_;
+    int32_t il_;
+    std::vector<Range> ranges_;         // by KV head, then by row
+    std::vector<int32_t> first_range_;  // [n_head_kv + 1]
+    int64_t n_rows_ = 0;                // of all ranges
+};
+
+}  // namespace kvsieve
