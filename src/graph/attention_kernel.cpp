@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Two passes over a range: keys to scores, values to the weighted sum. Both work on tiles of rows that stay in the L1
-// cache, in blocks of 32 elements (the blocks of q8_0 and q4_0), and convert a row's block once for up to kMaxQuery
-// queries. Rows are read once from memory.
+// cache, in blocks of 32 elements (the blocks of q8_0 and q4_0). Rows are read once from memory and converted once:
+// in registers for few queries, into a tile of floats for many.
 #include "graph/attention_kernel.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 // Loops over vectors in registers: GCC keeps the arrays in registers only where it unrolls them early.
 #undef KVSIEVE_UNROLL
@@ -20,7 +21,6 @@
 #define HWY_TARGET_INCLUDE "graph/attention_kernel.cpp"  // this file, compiled once per instruction set
 #include <hwy/foreach_target.h>
 // clang-format off: highway.h must come behind foreach_target.h
-#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 // clang-format on
@@ -31,8 +31,9 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int32_t kBlock = 32;     // elements
-constexpr int32_t kTileRows = 64;  // 16 KiB of f16 rows of 128
+constexpr int32_t kBlock = 32;         // elements
+constexpr int32_t kTileRows = 64;      // 16 KiB of f16 rows of 128
+constexpr int32_t kWideFloats = 4096;  // 16 KiB of converted rows
 constexpr int32_t kMaxDim = 1024;
 constexpr int32_t kMaxBlocks = kMaxDim / kBlock;
 
@@ -75,6 +76,15 @@ struct Q4Row {
     }
 };
 
+/// Rows that were converted before, scales included.
+struct F32Row {
+    static constexpr size_t kBlockBytes = 4 * kBlock;
+    static constexpr bool kScaled = false;
+    static HWY_INLINE V load(const uint8_t * block, size_t i) {
+        return hn::LoadU(F(), reinterpret_cast<const float *>(block) + i);
+    }
+};
+
 /// Half precision scales of n rows as floats, [n][n_block].
 template <class Row>
 HWY_INLINE void gather_scales(const uint8_t * rows, size_t row_bytes, int32_t n, int32_t n_block, float * out) {
@@ -94,17 +104,17 @@ HWY_INLINE void gather_scales(const uint8_t * rows, size_t row_bytes, int32_t n,
     }
 }
 
-/// The elements behind the last whole block; f16 rows only.
+/// The elements behind the last whole block, which quantised rows do not have.
+template <class Row>
 HWY_INLINE float tail_element(const uint8_t * row, int32_t i) {
+    if constexpr (Row::kBlockBytes == 4 * kBlock) {
+        float x;
+        std::memcpy(&x, row + 4 * static_cast<size_t>(i), 4);
+        return x;
+    }
     const hn::CappedTag<float, 1> one;
     const hn::Rebind<hwy::float16_t, decltype(one)> half;
     return hn::GetLane(hn::PromoteTo(one, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(row) + i)));
-}
-
-HWY_INLINE void prefetch_row(const uint8_t * row, size_t row_bytes) {
-    for (size_t at = 0; at < row_bytes; at += 64) {
-        hwy::Prefetch(row + at);
-    }
 }
 
 /// scores[i][r] = scale * q[i] . k[r] for kQ queries and kR rows; scores are kRangeSlots apart.
@@ -123,13 +133,16 @@ HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t
             acc[i][r] = hn::Zero(f);
         }
     }
+    constexpr bool kDirect = !Row::kScaled && kQ * kR >= 8;  // enough sums to hide the latency of one
+    V dot[kQ][kR];
     for (int32_t b = 0; b < n_block; ++b) {
-        V dot[kQ][kR];
-        KVSIEVE_UNROLL
-        for (int i = 0; i < kQ; ++i) {
+        if constexpr (!kDirect) {
             KVSIEVE_UNROLL
-            for (int r = 0; r < kR; ++r) {
-                dot[i][r] = hn::Zero(f);
+            for (int i = 0; i < kQ; ++i) {
+                KVSIEVE_UNROLL
+                for (int r = 0; r < kR; ++r) {
+                    dot[i][r] = hn::Zero(f);
+                }
             }
         }
         for (size_t e = 0; e < kBlock; e += lanes) {
@@ -145,18 +158,21 @@ HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t
                     hn::LoadU(f, q + static_cast<size_t>(i) * d + static_cast<size_t>(b) * size_t{kBlock} + e);
                 KVSIEVE_UNROLL
                 for (int r = 0; r < kR; ++r) {
-                    dot[i][r] = hn::MulAdd(x[r], query, dot[i][r]);
+                    V & to = kDirect ? acc[i][r] : dot[i][r];
+                    to = hn::MulAdd(x[r], query, to);
                 }
             }
         }
-        KVSIEVE_UNROLL
-        for (int i = 0; i < kQ; ++i) {
+        if constexpr (!kDirect) {
             KVSIEVE_UNROLL
-            for (int r = 0; r < kR; ++r) {
-                if constexpr (Row::kScaled) {
-                    acc[i][r] = hn::MulAdd(dot[i][r], hn::Set(f, scales[r * n_block + b]), acc[i][r]);
-                } else {
-                    acc[i][r] = hn::Add(acc[i][r], dot[i][r]);
+            for (int i = 0; i < kQ; ++i) {
+                KVSIEVE_UNROLL
+                for (int r = 0; r < kR; ++r) {
+                    if constexpr (Row::kScaled) {
+                        acc[i][r] = hn::MulAdd(dot[i][r], hn::Set(f, scales[r * n_block + b]), acc[i][r]);
+                    } else {
+                        acc[i][r] = hn::Add(acc[i][r], dot[i][r]);
+                    }
                 }
             }
         }
@@ -167,7 +183,7 @@ HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t
         for (int r = 0; r < kR; ++r) {
             float s = hn::GetLane(hn::SumOfLanes(f, acc[i][r]));
             for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
-                s += tail_element(rows + static_cast<size_t>(r) * a.row_bytes, e) *
+                s += tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e) *
                      q[static_cast<size_t>(i) * d + static_cast<size_t>(e)];
             }
             scores[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] = a.scale * s;
@@ -181,74 +197,97 @@ HWY_INLINE void add_values(const AttendRange & a, const uint8_t * rows, int32_t 
                            const float * weights, float * acc, size_t stride) {
     const F f;
     constexpr size_t kLanes = hn::MaxLanes(F());
-    constexpr size_t kVectors = kBlock / kLanes;
+    constexpr size_t kVectors = std::clamp<size_t>(8 / kQ, 1, kBlock / kLanes);  // whose sums stay in registers
     const int32_t n_block = a.head_dim / kBlock;
     for (int32_t b = 0; b < n_block; ++b) {
-        V sum[kQ][kVectors];
-        KVSIEVE_UNROLL
-        for (int i = 0; i < kQ; ++i) {
-            KVSIEVE_UNROLL
-            for (size_t j = 0; j < kVectors; ++j) {
-                sum[i][j] = hn::LoadU(
-                    f, acc + static_cast<size_t>(i) * stride + static_cast<size_t>(b) * size_t{kBlock} + j * kLanes);
-            }
-        }
-        const uint8_t * block = rows + static_cast<size_t>(b) * Row::kBlockBytes;
-        for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
-            V w[kQ];
+        for (size_t e = 0; e < kBlock; e += kVectors * kLanes) {
+            float * out = acc + static_cast<size_t>(b) * size_t{kBlock} + e;
+            V sum[kQ][kVectors];
             KVSIEVE_UNROLL
             for (int i = 0; i < kQ; ++i) {
-                float weight = weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)];
-                if constexpr (Row::kScaled) {
-                    weight *= scales[r * n_block + b];
+                KVSIEVE_UNROLL
+                for (size_t j = 0; j < kVectors; ++j) {
+                    sum[i][j] = hn::LoadU(f, out + static_cast<size_t>(i) * stride + j * kLanes);
                 }
-                w[i] = hn::Set(f, weight);
             }
-            KVSIEVE_UNROLL
-            for (size_t j = 0; j < kVectors; ++j) {
-                const V x = Row::load(block, j * kLanes);
+            const uint8_t * block = rows + static_cast<size_t>(b) * Row::kBlockBytes;
+            for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
+                V w[kQ];
                 KVSIEVE_UNROLL
                 for (int i = 0; i < kQ; ++i) {
-                    sum[i][j] = hn::MulAdd(x, w[i], sum[i][j]);
+                    float weight = weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)];
+                    if constexpr (Row::kScaled) {
+                        weight *= scales[r * n_block + b];
+                    }
+                    w[i] = hn::Set(f, weight);
+                }
+                KVSIEVE_UNROLL
+                for (size_t j = 0; j < kVectors; ++j) {
+                    const V x = Row::load(block, e + j * kLanes);
+                    KVSIEVE_UNROLL
+                    for (int i = 0; i < kQ; ++i) {
+                        sum[i][j] = hn::MulAdd(x, w[i], sum[i][j]);
+                    }
                 }
             }
-        }
-        KVSIEVE_UNROLL
-        for (int i = 0; i < kQ; ++i) {
             KVSIEVE_UNROLL
-            for (size_t j = 0; j < kVectors; ++j) {
-                hn::StoreU(
-                    sum[i][j], f,
-                    acc + static_cast<size_t>(i) * stride + static_cast<size_t>(b) * size_t{kBlock} + j * kLanes);
+            for (int i = 0; i < kQ; ++i) {
+                KVSIEVE_UNROLL
+                for (size_t j = 0; j < kVectors; ++j) {
+                    hn::StoreU(sum[i][j], f, out + static_cast<size_t>(i) * stride + j * kLanes);
+                }
             }
         }
     }
     for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
-        KVSIEVE_UNROLL
         for (int i = 0; i < kQ; ++i) {
             float sum = acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)];
             for (int32_t r = 0; r < n; ++r) {
                 sum += weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] *
-                       tail_element(rows + static_cast<size_t>(r) * a.row_bytes, e);
+                       tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e);
             }
             acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)] = sum;
         }
     }
 }
 
-/// Queries that share a converted block: as many as leave their sums in registers.
-constexpr int kMaxQuery = hn::MaxLanes(F()) >= 16 ? 4 : hn::MaxLanes(F()) >= 8 ? 2 : 1;
+/// Converts n rows to floats, [n][d].
+template <class Row>
+HWY_INLINE void convert_rows(const AttendRange & a, const uint8_t * rows, int32_t n, const float * scales,
+                             float * out) {
+    const F f;
+    const size_t lanes = hn::Lanes(f);
+    const int32_t n_block = a.head_dim / kBlock;
+    for (int32_t r = 0; r < n; ++r, rows += a.row_bytes, out += a.head_dim) {
+        for (int32_t b = 0; b < n_block; ++b) {
+            for (size_t e = 0; e < kBlock; e += lanes) {
+                V x = Row::load(rows + static_cast<size_t>(b) * Row::kBlockBytes, e);
+                if constexpr (Row::kScaled) {
+                    x = hn::Mul(x, hn::Set(f, scales[r * n_block + b]));
+                }
+                hn::StoreU(x, f, out + static_cast<size_t>(b) * size_t{kBlock} + e);
+            }
+        }
+        for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
+            out[e] = tail_element<Row>(rows, e);
+        }
+    }
+}
 
-/// Calls pass(std::integral_constant<int, kQ>, first query) over all queries.
-template <class Pass>
+/// Queries that share one conversion of a row: as many as leave their sums in registers.
+constexpr int kMaxQuery = hn::MaxLanes(F()) >= 16 ? 4 : hn::MaxLanes(F()) >= 8 ? 2 : 1;
+constexpr int kMaxWideQuery = 4;
+
+/// Calls pass(std::integral_constant<int, kQ>, first query) over all queries, with kQ = kMax as long as it fits.
+template <int kMax, class Pass>
 HWY_INLINE void over_queries(int32_t n_query, Pass && pass) {
     int32_t i = 0;
-    if constexpr (kMaxQuery >= 4) {
+    if constexpr (kMax >= 4) {
         for (; i + 4 <= n_query; i += 4) {
             pass(std::integral_constant<int, 4>(), i);
         }
     }
-    if constexpr (kMaxQuery >= 2) {
+    if constexpr (kMax >= 2) {
         for (; i + 2 <= n_query; i += 2) {
             pass(std::integral_constant<int, 2>(), i);
         }
@@ -258,74 +297,104 @@ HWY_INLINE void over_queries(int32_t n_query, Pass && pass) {
     }
 }
 
+struct Buffers {
+    HWY_ALIGN float scales[kTileRows * kMaxBlocks];
+    HWY_ALIGN float wide[kWideFloats];
+};
+
+/// Calls work(Row or F32Row, range, rows, n, first row) tile by tile over the rows at `base`. Where more queries share
+/// the rows than one conversion serves, a tile is converted to floats once; the range passed on has that row size.
+template <class Row, class Work>
+HWY_INLINE void over_tiles(const AttendRange & a, const uint8_t * base, Buffers & buffers, Work && work) {
+    const bool wide = a.n_query > kMaxQuery;
+    const int32_t n_block = a.head_dim / kBlock;
+    const int32_t step = wide ? std::min(kTileRows, kWideFloats / a.head_dim) : kTileRows;
+    AttendRange as_floats = a;
+    as_floats.row_bytes = sizeof(float) * static_cast<size_t>(a.head_dim);
+    for (int32_t t = 0; t < a.n_rows; t += step) {
+        const int32_t n = std::min(step, a.n_rows - t);
+        const uint8_t * rows = base + static_cast<size_t>(t) * a.row_bytes;
+        if constexpr (Row::kScaled) {
+            gather_scales<Row>(rows, a.row_bytes, n, n_block, buffers.scales);
+        }
+        if (wide) {
+            convert_rows<Row>(a, rows, n, buffers.scales, buffers.wide);
+            work(F32Row(), as_floats, reinterpret_cast<const uint8_t *>(buffers.wide), n, t);
+        } else {
+            work(Row(), a, rows, n, t);
+        }
+    }
+}
+
+/// What query i of the range contributes: s becomes exp(s - max), zero behind the last row.
+HWY_INLINE PartialHead soften(float * s, int32_t n_rows) {
+    const F f;
+    const size_t lanes = hn::Lanes(f);
+    const float max = *std::max_element(s, s + n_rows);
+    const size_t padded = (static_cast<size_t>(n_rows) + lanes - 1) / lanes * lanes;
+    std::fill(s + n_rows, s + padded, -HUGE_VALF);
+    V sum = hn::Zero(f);
+    for (size_t r = 0; r < padded; r += lanes) {
+        const V x = hn::Exp(f, hn::Sub(hn::LoadU(f, s + r), hn::Set(f, max)));
+        hn::StoreU(x, f, s + r);
+        sum = hn::Add(sum, x);
+    }
+    return {max, hn::GetLane(hn::SumOfLanes(f, sum))};
+}
+
 template <class Row>
 void attend(const AttendRange & a, float * partial, float * weights_out) {
     constexpr int32_t kQueries = 8;  // whose scores are held at a time
     HWY_ALIGN float scores[kQueries * kRangeSlots];
-    HWY_ALIGN float scales[kTileRows * kMaxBlocks];
-    const F f;
-    const size_t lanes = hn::Lanes(f);
+    Buffers buffers;
     const auto d = static_cast<size_t>(a.head_dim);
-    const int32_t n_block = a.head_dim / kBlock;
     const size_t stride = partial_floats(a.head_dim);
 
     for (int32_t first = 0; first < a.n_query; first += kQueries) {
         const int32_t n_query = std::min(kQueries, a.n_query - first);
-        for (int32_t t = 0; t < a.n_rows; t += kTileRows) {
-            const int32_t n = std::min(kTileRows, a.n_rows - t);
-            const uint8_t * rows = a.k + static_cast<size_t>(t) * a.row_bytes;
-            if constexpr (Row::kScaled) {
-                gather_scales<Row>(rows, a.row_bytes, n, n_block, scales);
-            }
-            over_queries(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
-                constexpr int kQ = decltype(k_q)::value;
-                constexpr int kR = kQ == 1 ? 4 : 2;
-                const float * q = a.q + static_cast<size_t>(first + i) * d;
-                float * out = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
-                int32_t r = 0;
-                for (; r + kR <= n; r += kR) {
-                    const uint8_t * row = rows + static_cast<size_t>(r) * a.row_bytes;
-                    prefetch_row(row + kTileRows * a.row_bytes, kR * a.row_bytes);
-                    score_rows<Row, kQ, kR>(a, q, row, scales + r * n_block, out + r);
-                }
-                for (; r < n; ++r) {
-                    score_rows<Row, kQ, 1>(a, q, rows + static_cast<size_t>(r) * a.row_bytes, scales + r * n_block,
-                                           out + r);
-                }
-            });
-        }
+        over_tiles<Row>(a, a.k, buffers,
+                        [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
+                            using Tile = decltype(kind);
+                            constexpr bool kWide = std::is_same_v<Tile, F32Row>;
+                            const int32_t n_block = range.head_dim / kBlock;
+                            over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
+                                constexpr int kQ = decltype(k_q)::value;
+                                constexpr int kR = kQ == 1 ? 4 : 2;
+                                const float * q = range.q + static_cast<size_t>(first + i) * d;
+                                float * out = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
+                                int32_t r = 0;
+                                for (; r + kR <= n; r += kR) {
+                                    const uint8_t * row = rows + static_cast<size_t>(r) * range.row_bytes;
+                                    score_rows<Tile, kQ, kR>(range, q, row, buffers.scales + r * n_block, out + r);
+                                }
+                                for (; r < n; ++r) {
+                                    score_rows<Tile, kQ, 1>(range, q, rows + static_cast<size_t>(r) * range.row_bytes,
+                                                            buffers.scales + r * n_block, out + r);
+                                }
+                            });
+                        });
         for (int32_t i = 0; i < n_query; ++i) {
             float * s = scores + static_cast<size_t>(i) * kRangeSlots;
-            const float max = *std::max_element(s, s + a.n_rows);
-            // whole vectors: what stands behind the last row becomes 0
-            const size_t padded = (static_cast<size_t>(a.n_rows) + lanes - 1) / lanes * lanes;
-            std::fill(s + a.n_rows, s + padded, -HUGE_VALF);
-            V sum = hn::Zero(f);
-            for (size_t r = 0; r < padded; r += lanes) {
-                const V x = hn::Exp(f, hn::Sub(hn::LoadU(f, s + r), hn::Set(f, max)));
-                hn::StoreU(x, f, s + r);
-                sum = hn::Add(sum, x);
-            }
             float * out = partial + static_cast<size_t>(first + i) * stride;
-            out[0] = max;
-            out[1] = hn::GetLane(hn::SumOfLanes(f, sum));
+            const PartialHead head = soften(s, a.n_rows);
+            out[0] = head.max;
+            out[1] = head.sum;
             std::fill(out + 2, out + stride, 0.0F);
             if (weights_out != nullptr) {
                 std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(first + i) * static_cast<size_t>(a.n_rows));
             }
         }
-        for (int32_t t = 0; t < a.n_rows; t += kTileRows) {
-            const int32_t n = std::min(kTileRows, a.n_rows - t);
-            const uint8_t * rows = a.v + static_cast<size_t>(t) * a.row_bytes;
-            if constexpr (Row::kScaled) {
-                gather_scales<Row>(rows, a.row_bytes, n, n_block, scales);
-            }
-            over_queries(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
-                add_values<Row, decltype(k_q)::value>(
-                    a, rows, n, scales, scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t),
-                    partial + static_cast<size_t>(first + i) * stride + 2, stride);
-            });
-        }
+        over_tiles<Row>(a, a.v, buffers,
+                        [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
+                            using Tile = decltype(kind);
+                            constexpr bool kWide = std::is_same_v<Tile, F32Row>;
+                            over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
+                                add_values<Tile, decltype(k_q)::value>(
+                                    range, rows, n, buffers.scales,
+                                    scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t),
+                                    partial + static_cast<size_t>(first + i) * stride + 2, stride);
+                            });
+                        });
     }
 }
 
