@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Quality of the methods on held-out questions: exact match of the greedy answer and perplexity of the true one,
 // teacher-forced token by token under the method's decode rule.
-//   kvsieve_quality SET.jsonl [--limit N] [--shard I/N] [--jsonl OUT] [-m MODEL.gguf --mmproj MMPROJ.gguf]
+//   kvsieve_quality SET.jsonl [--methods all|NAME,...] [--keep R,...] [--limit N] [--shard I/N] [--jsonl OUT]
+//                   [-m MODEL.gguf --mmproj MMPROJ.gguf]
 // SET: lines {"id", "image", "prompt", "answer", "kind"}; lines with "turns" are asked as a conversation. The table
 // goes to stdout, progress to stderr. Shards are every N-th line; their JSON lines add up.
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -41,8 +43,39 @@ struct Setting {
     double keep;
 };
 
-const Setting kSettings[] = {{"full", 1.0},     {"prefixkv", 0.5}, {"prefixkv", 0.2}, {"prefixkv", 0.1},
-                             {"aircache", 0.5}, {"aircache", 0.2}, {"aircache", 0.1}, {"random", 0.2}};
+std::vector<std::string> split(const std::string & list) {
+    std::vector<std::string> out;
+    std::istringstream in(list);
+    for (std::string part; std::getline(in, part, ',');) {
+        out.push_back(part);
+    }
+    return out;
+}
+
+/// Every method with every keep; `full`, which takes none, once.
+std::vector<Setting> settings_of(const std::string & method_list, const std::string & keep_list) {
+    std::vector<std::string> names = split(method_list);
+    if (method_list == "all") {
+        names.clear();
+        for (const kvsieve::MethodInfo & info : kvsieve::methods()) {
+            names.emplace_back(info.name);
+        }
+    }
+    std::vector<Setting> out;
+    for (const std::string & name : names) {
+        const bool takes_keep = !kvsieve::method_info(name).keep_of.empty();
+        for (const std::string & text : takes_keep ? split(keep_list) : std::vector<std::string>{"1"}) {
+            double keep = 0;
+            const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), keep);
+            if (error != std::errc() || end != text.data() + text.size()) {
+                throw Error(ErrorCode::invalid_argument, "--keep takes numbers, got " + text);
+            }
+            static_cast<void>(kvsieve::make_method(name, {.keep = keep}));  // throws for a keep that makes no sense
+            out.push_back({name, keep});
+        }
+    }
+    return out;
+}
 
 /// Sums over questions; first ones and follow-ups apart.
 struct Score {
@@ -138,7 +171,7 @@ int64_t number(const std::string & text, const char * what) {
 }
 
 int run(const std::vector<std::string> & args) {
-    std::string set, jsonl;
+    std::string set, jsonl, method_list = "full,prefixkv,aircache,random", keep_list = "0.5,0.2,0.1";
     int64_t limit = 0, shard = 0, n_shards = 1;
     kvsieve::ModelOptions files;
     for (size_t i = 0; i < args.size(); ++i) {
@@ -151,7 +184,11 @@ int run(const std::vector<std::string> & args) {
             throw Error(ErrorCode::invalid_argument, arg + " takes a value");
         }
         const std::string & value = args[++i];
-        if (arg == "--limit") {
+        if (arg == "--methods") {
+            method_list = value;
+        } else if (arg == "--keep") {
+            keep_list = value;
+        } else if (arg == "--limit") {
             limit = number(value, "--limit");
         } else if (arg == "--shard") {
             const size_t slash = value.find('/');
@@ -173,6 +210,7 @@ int run(const std::vector<std::string> & args) {
     if (set.empty()) {
         throw Error(ErrorCode::invalid_argument, "the file of questions is missing");
     }
+    const std::vector<Setting> settings = settings_of(method_list, keep_list);
     if (files.model.empty()) {
         files = kvsieve::embedded_model();
     }
@@ -193,10 +231,10 @@ int run(const std::vector<std::string> & args) {
         items = std::move(some);
     }
 
-    std::vector<Score> scores(std::size(kSettings));
+    std::vector<Score> scores(settings.size());
     for (size_t i = 0; i < items.size(); ++i) {
         for (size_t s = 0; s < scores.size(); ++s) {
-            ask(model, items[i], kSettings[s], end_token, scores[s]);
+            ask(model, items[i], settings[s], end_token, scores[s]);
         }
         if ((i + 1) % 10 == 0 || i + 1 == items.size()) {
             std::cerr << i + 1 << " of " << items.size() << "\n";
@@ -215,8 +253,8 @@ int run(const std::vector<std::string> & args) {
         const auto & [form_exact, form_all] = score.by_kind["form"];
         const auto & [table_exact, table_all] = score.by_kind["table"];
         const double perplexity = std::exp(score.nll / static_cast<double>(score.n_tokens));
-        std::printf("| %s | %.1f | %.1f %% | %.1f %% (%lld) | %.1f %% | %.1f %% (%lld) | %.3f |\n",
-                    kSettings[s].method.c_str(), kSettings[s].keep,
+        std::printf("| %s | %g | %.1f %% | %.1f %% (%lld) | %.1f %% | %.1f %% (%lld) | %.3f |\n",
+                    settings[s].method.c_str(), settings[s].keep,
                     100.0 * score.kept / static_cast<double>(score.n_kept), percent(score.n_exact, score.n),
                     static_cast<long long>(score.n), percent(form_exact + table_exact, form_all + table_all),
                     percent(score.n_follow_exact, score.n_follow), static_cast<long long>(score.n_follow), perplexity);
@@ -224,8 +262,8 @@ int run(const std::vector<std::string> & args) {
         for (const auto & [kind, counts] : score.by_kind) {
             kinds[kind] = {{"exact", counts.first}, {"n", counts.second}};
         }
-        const nlohmann::json line = {{"method", kSettings[s].method},
-                                     {"keep", kSettings[s].keep},
+        const nlohmann::json line = {{"method", settings[s].method},
+                                     {"keep", settings[s].keep},
                                      {"n", score.n},
                                      {"exact", score.n_exact},
                                      {"n_follow_up", score.n_follow},

@@ -7,4 +7,7 @@
 void add_methods_command(CLI::App & app);
 void add_plan_command(CLI::App & app);
 void add_run_command(CLI::App & app);
+void add_observe_command(CLI::App & app);
+void add_profile_command(CLI::App & app);
+void add_report_command(CLI::App & app);
 void add_make_model_command(CLI::App & app);

@@ -100,6 +100,7 @@ void Conversation::ask(const Turn & turn) {
     }
     end_line();
     ++n_turn_;
+    setup_.method.options = session_.method_options();  // a cap on the rows decides on keep
     if (show_.json) {
         const auto json = turn_json(setup_, session_, last_, n_turn_);
         print_out(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");

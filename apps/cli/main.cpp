@@ -36,6 +36,9 @@ int run_program(int argc, char ** argv) {
     add_run_command(app);
     add_methods_command(app);
     add_plan_command(app);
+    add_observe_command(app);
+    add_profile_command(app);
+    add_report_command(app);
     add_make_model_command(app);
     try {
         app.parse(argc, argv);

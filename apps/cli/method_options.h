@@ -14,13 +14,22 @@ struct MethodChoice {
     kvsieve::MethodOptions options;
 };
 
-/// Binds --method, --keep, --set, --profile and --seed to an application; must live as long as it.
+/// Binds --method (or --scorer and --allocator with --scope), --granularity, --keep, --set, --profile and --seed to an
+/// application; must live as long as it.
 struct MethodArgs {
     std::string method = "full";
-    std::string keep, profile, seed;  ///< as typed; empty: not given
-    std::vector<std::string> set;     ///< name=value
+    std::string scorer, allocator, scope, granularity;  ///< empty: not given
+    std::string keep, profile, seed;                    ///< as typed; empty: not given
+    std::vector<std::string> set;                       ///< name=value
 
     void add_to(CLI::App & app, bool method_required = false);
     /// Throws kvsieve::Error for everything that the method does not take. Reads the profile.
     [[nodiscard]] MethodChoice resolve() const;
+
+  private:
+    /// The method's name, that of a composition where parts were given.
+    [[nodiscard]] std::string chosen_method() const;
+
+    CLI::Option * method_option_ = nullptr;
+    bool method_required_ = false;
 };

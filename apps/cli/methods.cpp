@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "kvsieve/policy.h"
+#include "policy/markdown.h"
 #include "policy/number.h"
 #include "print.h"
 
@@ -28,7 +29,8 @@ std::vector<std::string> observed_words(const Traits & traits) {
     add(traits.rows == RowsWanted::text_after_visual, "attention rows of the text behind the image");
     add(traits.keys, "keys");
     add(traits.values, "values");
-    add(traits.visual, "visual token mask");
+    add(traits.query_stats, "mean and covariance of the queries");
+    add(traits.modality, "visual token mask");
     return out;
 }
 
@@ -44,8 +46,11 @@ std::string range_text(const ParamSpec & spec) {
     if (!spec.choices.empty()) {
         return fmt::format("{}", fmt::join(spec.choices, " | "));
     }
-    return fmt::format("{} {} to {}", spec.integer ? "integer" : "number", number_text(spec.min),
-                       number_text(spec.max));
+    return fmt::format("{} {} to {}",
+                       spec.odd       ? "odd integer"
+                       : spec.integer ? "integer"
+                                      : "number",
+                       number_text(spec.min), number_text(spec.max));
 }
 
 nlohmann::ordered_json to_json(const MethodInfo & info) {
@@ -77,6 +82,14 @@ nlohmann::ordered_json to_json(const MethodInfo & info) {
             {"params", std::move(params)}};
 }
 
+std::string param_lines(const std::vector<ParamSpec> & params) {
+    std::string out;
+    for (const ParamSpec & spec : params) {
+        out += fmt::format("    --set {}={}  {}; {}\n", spec.name, default_text(spec), spec.help, range_text(spec));
+    }
+    return out;
+}
+
 std::string to_text(const MethodInfo & info) {
     const std::vector<std::string> observes = observed_words(info.traits);
     std::string out = fmt::format("{}{}\n    {}\n", info.name,
@@ -89,8 +102,19 @@ std::string to_text(const MethodInfo & info) {
     if (info.traits.evicts_while_decoding) {
         out += "    decoding     goes on evicting\n";
     }
-    for (const ParamSpec & spec : info.params) {
-        out += fmt::format("    --set {}={}  {}; {}\n", spec.name, default_text(spec), spec.help, range_text(spec));
+    out += param_lines(info.params);
+    return out;
+}
+
+/// The parts of compositions.
+std::string parts_text() {
+    std::string out = "--scorer NAME\n";
+    for (const PartInfo & part : scorers()) {
+        out += fmt::format("\n{}\n    {}\n{}", part.name, part.summary, param_lines(part.params));
+    }
+    out += "\n--allocator NAME\n";
+    for (const PartInfo & part : allocators()) {
+        out += fmt::format("\n{}\n    {}\n{}", part.name, part.summary, param_lines(part.params));
     }
     return out;
 }
@@ -100,8 +124,22 @@ std::string to_text(const MethodInfo & info) {
 void add_methods_command(CLI::App & app) {
     CLI::App * const command = app.add_subcommand("methods", "List the compression methods and their parameters");
     const auto as_json = std::make_shared<bool>(false);
-    command->add_flag("--json", *as_json, "Print a JSON list");
-    command->callback([as_json] {
+    const auto markdown = std::make_shared<bool>(false), parts = std::make_shared<bool>(false);
+    CLI::Option * const json_flag = command->add_flag("--json", *as_json, "Print a JSON list");
+    CLI::Option * const markdown_flag =
+        command->add_flag("--markdown", *markdown, "Print the table of docs/methods.md")->excludes(json_flag);
+    command->add_flag("--parts", *parts, "List the parts of compositions (--scorer, --allocator)")
+        ->excludes(json_flag)
+        ->excludes(markdown_flag);
+    command->callback([as_json, markdown, parts] {
+        if (*markdown) {
+            print_out(methods_markdown());
+            return;
+        }
+        if (*parts) {
+            print_out(parts_text());
+            return;
+        }
         if (*as_json) {
             auto list = nlohmann::ordered_json::array();
             for (const MethodInfo & info : methods()) {

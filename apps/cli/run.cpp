@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cache_args.h"
 #include "commands.h"
 #include "conversation.h"
 #include "grammar.h"
@@ -15,6 +16,7 @@
 #include "kvsieve/error.h"
 #include "kvsieve/log.h"
 #include "method_options.h"
+#include "model_args.h"
 #include "output.h"
 #include "question_image.h"
 #include "terminal.h"
@@ -29,11 +31,10 @@ constexpr int64_t kMaxInt = 2147483647;
 constexpr size_t kMaxTextBytes = size_t{64} << 20U;
 
 struct RunOptions {
-    std::string model, mmproj, prompt, system, chat_template, overlay, grammar;
+    std::string prompt, system, overlay, grammar;
     std::vector<std::string> images, stop;
-    std::string kv_type = "f16", kv_rot = "on";
-    int32_t n_ctx = 0;
-    int32_t n_threads = 0;
+    ModelArgs model;
+    CacheArgs cache;
     GenerateOptions generate;
     MethodArgs method;
     bool interactive = false, json = false, verbose = false;
@@ -92,29 +93,10 @@ void check(const RunOptions & options) {
     if (options.has_prompt && options.prompt.empty()) {
         refuse("the question given with -p is empty");
     }
-    if (options.model.empty() && !options.mmproj.empty()) {
-        refuse("--mmproj belongs to a model; name that with -m");
-    }
-    if (!options.model.empty() && options.mmproj.empty() && !options.images.empty()) {
-        refuse("--image needs the model's vision encoder; name it with --mmproj");
-    }
+    options.model.check(!options.images.empty());
     if (!options.overlay.empty() && options.images.empty()) {
         refuse("--overlay draws on an image; give one with --image");
     }
-}
-
-ModelOptions model_options(const RunOptions & options) {
-    ModelOptions files;
-    if (options.model.empty()) {
-        files = embedded_model();
-    } else {
-        files.model = options.model;
-        if (!options.mmproj.empty()) {
-            files.mmproj = options.mmproj;
-        }
-    }
-    files.n_threads = options.n_threads;
-    return files;
 }
 
 void show_log() {
@@ -127,9 +109,11 @@ void run(const RunOptions & options) {
         show_log();
     }
     RunSetup setup;
-    setup.method = options.method.resolve();
-    setup.kv_type = parse_kv_type(options.kv_type);
-    setup.kv_rot = options.kv_rot == "on";
+    SessionOptions session_options;
+    setup.method = options.cache.resolve(options.method, session_options);
+    setup.kv_type = session_options.kv_type;
+    setup.kv_rot = session_options.kv_rot;
+    setup.capped = !options.cache.kv_tokens.empty() || !options.cache.kv_budget.empty();
     GenerateOptions generate = options.generate;
     generate.sampling.seed = static_cast<uint32_t>(setup.method.options.seed);
     generate.sampling.grammar = read_grammar(options.grammar);
@@ -155,17 +139,12 @@ void run(const RunOptions & options) {
     const TerminalStyle style = TerminalStyle::of_stderr();
     Progress progress(style);
     progress.update("loading", -1.0);
-    setup.files = model_options(options);
+    setup.files = options.model.files();
     const auto model = Model::load(setup.files);
     setup.model = model->info();
-    SessionOptions session_options;
-    session_options.method = setup.method.method;
-    session_options.method_options = setup.method.options;
-    session_options.kv_type = setup.kv_type;
-    session_options.kv_rot = setup.kv_rot;
-    session_options.n_ctx = options.n_ctx;
+    session_options.n_ctx = options.model.n_ctx;
     session_options.system = options.system;
-    session_options.chat_template = options.chat_template;
+    session_options.chat_template = options.model.chat_template;
     Session session(model, session_options);
     progress.hide();
     check_grammar(*model, generate.sampling.grammar);
@@ -215,25 +194,15 @@ void add_run_command(CLI::App & app) {
               command->add_flag("-i,--interactive", o->interactive,
                                 "A conversation: questions from standard input, answered from the compressed cache"),
           });
-    group("Model", {
-                       text("-m,--model", o->model, "FILE", "Language model (GGUF) [the embedded one]"),
-                       text("--mmproj", o->mmproj, "FILE", "Its vision encoder (GGUF)"),
-                       text("--chat-template", o->chat_template, "NAME",
-                            "A chat template that libllama knows, or 'raw' for none [the model's own]"),
-                       add_integer(*command, "-c,--ctx-size", o->n_ctx, 0, kMaxInt,
-                                   "Most tokens of the conversation; 0 = the model's context"),
-                       add_integer(*command, "-t,--threads", o->n_threads, 0, 512, "Threads; 0 = one for each core"),
-                   });
+    o->model.add_to(*command);
+    const size_t n_before = command->get_options().size();
     o->method.add_to(*command);
     command->get_option("--method")->default_str(o->method.method);
-    for (const char * name : {"--method", "--keep", "--set", "--profile"}) {
-        command->get_option(name)->group("KV cache");
+    const std::vector<CLI::Option *> all = command->get_options();
+    for (size_t i = n_before; i < all.size(); ++i) {
+        all[i]->group("KV cache");
     }
-    group("KV cache",
-          {
-              add_choice(*command, "--kv-type", o->kv_type, {"f16", "q8_0", "q4_0"}, "Type of the cached rows"),
-              add_choice(*command, "--kv-rot", o->kv_rot, {"on", "off"}, "Rotate quantised rows"),
-          });
+    o->cache.add_to(*command);
     group(
         "Answer",
         {

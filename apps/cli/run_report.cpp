@@ -26,6 +26,22 @@ double tokens_per_second(int32_t n, double ms) {
     return ms > 0.0 ? n / ms * 1000.0 : 0.0;
 }
 
+/// Rows that the plan kept of the first prompt, summed over layers and KV heads.
+uint64_t plan_rows(const Session & session) {
+    uint64_t rows = 0;
+    for (const LayerPlan & layer : session.plan()->layers) {
+        for (int32_t g = 0; g < session.prompt_shape().n_head_kv; ++g) {
+            rows += layer.of_head(g).size();
+        }
+    }
+    return rows;
+}
+
+/// Of a key and its value.
+uint64_t row_bytes(const KvUsage & usage) {
+    return usage.rows == 0 ? 0 : usage.bytes_held / usage.rows;
+}
+
 std::string finish_text(FinishReason reason) {
     switch (reason) {
         case FinishReason::end_of_generation:
@@ -36,6 +52,8 @@ std::string finish_text(FinishReason reason) {
             return "limit reached (-n)";
         case FinishReason::context:
             return "context full (-c)";
+        case FinishReason::kv_budget:
+            return "KV budget full (--kv-budget)";
     }
     return "";
 }
@@ -95,6 +113,11 @@ std::string statistics(const TerminalStyle & style, const RunSetup & setup, cons
     text +=
         line("", fmt::format("{} reserved{}{} at the peak of prefill{}{} scratch", format_bytes(usage.bytes_reserved),
                              dot, format_bytes(session.peak_kv_bytes()), dot, format_bytes(session.scratch_bytes())));
+    if (setup.capped) {
+        text +=
+            line("KV cap", fmt::format("keep {:.6g} found{}{} rows{}{}", session.method_options().keep, dot,
+                                       plan_rows(session), dot, format_bytes(plan_rows(session) * row_bytes(usage))));
+    }
     std::string time;
     if (answer.n_visual > 0) {
         time += fmt::format("vision {}{}", format_ms(times.vision_ms), dot);
@@ -119,7 +142,8 @@ std::string short_statistics(const Session & session, const Answer & answer) {
     std::string text = fmt::format("{} + {} tokens, {:.1f} tok/s, KV {} of {}", answer.n_prompt, answer.tokens.size(),
                                    tokens_per_second(answer.timings.n_decoded, answer.timings.decode_ms),
                                    format_bytes(usage.bytes_held), format_bytes(usage.bytes_full_f16));
-    if (answer.finish == FinishReason::length || answer.finish == FinishReason::context) {
+    if (answer.finish == FinishReason::length || answer.finish == FinishReason::context ||
+        answer.finish == FinishReason::kv_budget) {
         text += ", " + finish_text(answer.finish);
     }
     return text;
@@ -194,6 +218,11 @@ nlohmann::ordered_json turn_json(const RunSetup & setup, const Session & session
                   {"bytes_peak", session.peak_kv_bytes()},
                   {"bytes_scratch", session.scratch_bytes()},
                   {"rows_of", usage.rows_of}};
+    if (setup.capped) {
+        const uint64_t rows = plan_rows(session);
+        json["kv"]["cap"] = {
+            {"keep", session.method_options().keep}, {"prompt_rows", rows}, {"prompt_bytes", rows * row_bytes(usage)}};
+    }
     if (const Plan * plan = session.plan()) {
         Json plan_json = plan_to_json(setup.method.method, setup.method.options, session.prompt_shape(), *plan);
         for (const char * key : {"method", "keep", "kept"}) {  // said above, and too long for here

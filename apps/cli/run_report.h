@@ -16,6 +16,7 @@ struct RunSetup {
     MethodChoice method;
     kvsieve::KvType kv_type = kvsieve::KvType::f16;
     bool kv_rot = true;
+    bool capped = false;  ///< the keep was found for a cap on the rows
 };
 
 /// "prefixkv, keep 0.2" or "prefixkv, profile"

@@ -105,15 +105,28 @@ struct SessionOptions {
     MethodOptions method_options;
     KvType kv_type = KvType::f16;
     bool kv_rot = true;         ///< rotate quantised rows (Hadamard)
+    /// A single new token attends with kvsieve's own kernel; false: with ggml's operation, the reference.
+    bool decode_kernel = true;
     int32_t n_ctx = 0;          ///< most positions of the conversation; 0 = the model's context
     std::string system;         ///< system message; empty = none
     std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" for none
+    /// Hard caps on the rows of the first prompt, 0 = none. The largest keep whose plan fits all of them takes the
+    /// place of method_options.keep (Session::method_options() tells it); where none fits the prompt is refused with
+    /// Error{invalid_argument}.
+    int64_t kv_tokens = 0;  ///< rows of a KV head, on average over all heads and layers
+    double kv_share = 0.0;  ///< bytes of the rows in `kv_type`, as a share of those of all rows in f16
+    /// Bytes of the rows in `kv_type`; holds for the whole conversation. The rows of n_predict tokens are reserved
+    /// (not with a decode policy, which has a cap of its own), and an answer that meets the cap all the same ends
+    /// there: FinishReason::kv_budget.
+    uint64_t kv_bytes = 0;
+    std::string decode_policy = "default";  ///< see decode_policies()
+    int32_t decode_cap = 0;                 ///< rows per set, for policies that take one
     /// Observes, plans and compacts also where keep = 1 makes the outcome known beforehand. The result is the same
     /// bit for bit; tests show it.
     bool force_compaction = false;
 };
 
-enum class FinishReason { end_of_generation, stop_text, length, context };
+enum class FinishReason { end_of_generation, stop_text, length, context, kv_budget };
 [[nodiscard]] std::string_view finish_reason_name(FinishReason reason) noexcept;
 
 /// Where an image stands in the prompt.
@@ -150,6 +163,9 @@ struct Answer {
 class Session {
   public:
     Session(std::shared_ptr<const Model> model, SessionOptions options);
+    /// The same with a method of the caller's own; options.method and method_options are not used, and caps on the
+    /// prompt's rows are refused.
+    Session(std::shared_ptr<const Model> model, SessionOptions options, std::shared_ptr<const Method> method);
     ~Session();
     Session(Session &&) noexcept;
     Session & operator=(Session &&) noexcept;
@@ -171,6 +187,8 @@ class Session {
     [[nodiscard]] int32_t n_processed() const;  ///< positions used so far
     [[nodiscard]] const Plan * plan() const;    ///< nullptr before the first prompt
     [[nodiscard]] const PromptShape & prompt_shape() const;
+    /// As given, with the keep that caps on the rows led to.
+    [[nodiscard]] const MethodOptions & method_options() const;
     [[nodiscard]] const std::vector<ImagePlace> & images() const;
     [[nodiscard]] KvUsage usage() const;
     /// Rows reserved at the highest point of the first prefill, in bytes (cache and scratch apart).

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,12 @@
 
 namespace kvsieve {
 
+/// How the model rotates queries and keys, for methods that look ahead. One set for all layers.
+struct RopeShape {
+    std::vector<float> freqs = {};  ///< [m], m <= d / 2, radians per position of rotated pair i; dims from 2m on stay
+    bool interleaved = false;       ///< pair i is dims (2i, 2i + 1); else (i, i + m)
+};
+
 /// What stays the same over all layers of one prompt.
 struct PromptShape {
     int32_t n_layer = 0;
@@ -24,6 +31,8 @@ struct PromptShape {
     int32_t head_dim = 0;                   ///< d; 0 where keys and values are not observed
     int32_t n_tokens = 0;                   ///< prompt tokens, T; positions 0 .. T-1
     std::vector<uint8_t> visual_mask = {};  ///< [T], 1 = visual token; empty = no visual token
+    RopeShape rope = {};                    ///< empty where queries are not observed
+    int32_t next_position = -1;             ///< of the first new token; -1 = T (M-RoPE counts otherwise)
 };
 
 /// Which prompt queries' attention rows a method wants to see.
@@ -38,12 +47,20 @@ struct Traits {
     bool importance = false;  ///< [T], column sums of softmax attention, mean over query heads
     bool colsum = false;      ///< [H, T], the same per query head
     RowsWanted rows = RowsWanted::none;
-    int32_t window = 0;      ///< for RowsWanted::last_window
-    bool keys = false;       ///< [G, T, d], as cached (after RoPE, before any cache rotation)
-    bool values = false;     ///< [G, T, d]
+    int32_t window = 0;   ///< for RowsWanted::last_window
+    bool keys = false;    ///< [G, T, d], as cached (after RoPE, before any cache rotation)
+    bool values = false;  ///< [G, T, d]
+    /// Mean and covariance of the queries before RoPE over positions n_sink .. T-1.
+    bool query_stats = false;
+    int32_t n_sink = 0;
+    /// K > 0: only layer K-1 is observed, and the tokens that plan_layer(prompt, K, score of layer K-1) drops leave
+    /// the prefill before layer K, which has the same plan as all deeper ones (FastV). Layers below K keep everything.
+    int32_t prune_layer = 0;
+    bool merges = false;     ///< plans merge dropped rows into kept ones (LayerPlan::merged)
     bool per_head = false;   ///< plans hold one set per KV head instead of one per layer
     bool layerwise = false;  ///< a layer's plan depends on that layer only: it can be compacted at once
-    bool visual = false;     ///< refuses a prompt without visual tokens; keep counts visual tokens only
+    bool visual = false;     ///< refuses a prompt without visual tokens
+    bool modality = false;   ///< the plan depends on which tokens are visual
     bool evicts_while_decoding = false;
 };
 
@@ -56,6 +73,9 @@ class LayerObservation {
     std::span<const float> colsum;      ///< [H, T]
     std::span<const float> keys;        ///< [G, T, d]
     std::span<const float> values;      ///< [G, T, d]
+    std::span<const float> query_mean;  ///< [H, d], of the queries before RoPE at positions n_sink .. T-1
+    std::span<const float> query_cov;   ///< [H, d, d], divisor T - n_sink
+    std::span<const float> queries;     ///< [H, T, d], before RoPE; from dumps only, counts before the two above
     /// Positions whose attention rows can be asked for, ascending.
     std::span<const int32_t> row_positions;
     /// Softmax rows [H, n, T] (causal: 0 behind the query) of the given positions, a subset of `row_positions`.
@@ -65,8 +85,8 @@ class LayerObservation {
 
 /// Named extra results that a method states beside the kept positions (thresholds, weights, ...).
 /// Per-layer lists have one entry per layer.
-using PlanExtra =
-    std::variant<double, bool, int64_t, std::vector<int32_t>, std::vector<double>, std::vector<std::vector<int32_t>>>;
+using PlanExtra = std::variant<double, bool, int64_t, std::vector<int32_t>, std::vector<double>,
+                               std::vector<std::vector<int32_t>>, std::vector<std::vector<double>>>;
 
 /// What a scorer makes of one layer, all that is kept of an observation.
 struct LayerScore {
@@ -76,9 +96,19 @@ struct LayerScore {
     std::map<std::string, PlanExtra> stats = {};
 };
 
+/// A dropped row that becomes part of a kept one.
+struct Merge {
+    int32_t from;  ///< dropped position
+    int32_t into;  ///< kept position
+    [[nodiscard]] bool operator==(const Merge &) const = default;
+};
+
 /// Kept positions of one layer: one ascending list for all KV heads, or one per KV head.
 struct LayerPlan {
     std::vector<std::vector<int32_t>> kept;  ///< [1 or G][n_kept], ascending, unique
+    /// By ascending `from`, for all KV heads. Key and value of `into` become the plain mean over itself and all rows
+    /// merged into it.
+    std::vector<Merge> merged = {};
     [[nodiscard]] const std::vector<int32_t> & of_head(int32_t g) const {
         return kept.size() == 1 ? kept[0] : kept[static_cast<size_t>(g)];
     }
@@ -101,6 +131,7 @@ struct Plan {
     std::vector<DecodeRule> decode;          ///< [L], or empty: nothing is evicted while decoding
     std::map<std::string, PlanExtra> extra;  ///< what the method adds, named as in the golden cases
     bool keeps_everything = false;
+    bool per_head = false;  ///< the lists are those of single KV heads, even where there is only one
 };
 
 /// Per-layer budgets computed offline (PrefixKV's published configuration: the forgotten fraction per layer).
@@ -117,15 +148,17 @@ struct ParamSpec {
     std::variant<double, std::string> def;  ///< default; a number or one of `choices`
     double min = 0, max = 0;                ///< range of a number, inclusive
     bool integer = false;
+    bool odd = false;                       ///< an odd integer
     std::vector<std::string> choices = {};  ///< not empty: a word
 };
 
 /// What the caller asks of a method. `params` are strings as typed; make_method() checks them.
 struct MethodOptions {
-    double keep = 1.0;  ///< fraction of KV entries kept, in (0, 1] (of the visual ones where Traits::visual)
+    double keep = 1.0;  ///< fraction of KV entries kept, in (0, 1]; MethodInfo::keep_of says of which
     std::map<std::string, std::string> params = {};
     std::optional<Profile> profile = std::nullopt;  ///< excludes keep
     uint64_t seed = 0;
+    int32_t n_threads = 1;  ///< that plan() may use, at least 1; the plan does not depend on it
 };
 
 /// A compression method with its parameters bound.
@@ -144,6 +177,8 @@ class Method {
                                                const LayerScore & score) const = 0;
     /// The plan from all layers' scores, [L].
     [[nodiscard]] virtual Plan plan(const PromptShape & prompt, std::span<const LayerScore> scores) const = 0;
+    /// Rows that plan() keeps, summed over layers and KV heads; methods that can count without choosing do.
+    [[nodiscard]] virtual int64_t count_rows(const PromptShape & prompt, std::span<const LayerScore> scores) const;
 };
 
 /// A row of the registry.
@@ -156,15 +191,43 @@ struct MethodInfo {
     Traits traits = {};        ///< with default parameters
     bool takes_profile = false;
     std::vector<ParamSpec> params = {};
-    std::unique_ptr<Method> (*make)(const MethodOptions &) = nullptr;
+    std::function<std::unique_ptr<Method>(const MethodOptions &)> make = nullptr;
 };
 
 /// All methods, in the order of the documentation.
 [[nodiscard]] std::span<const MethodInfo> methods();
-/// Throws Error{invalid_argument} that lists the known names.
+/// The row of a method, or of a composition "SCORER+ALLOCATOR" (see scorers() and allocators()). Throws
+/// Error{invalid_argument} that lists the known names, or that says why the pair makes no sense.
 [[nodiscard]] const MethodInfo & method_info(std::string_view name);
-/// Checks keep, parameters and profile against the registry and binds them.
+/// Checks keep, parameters and profile against the method's row and binds them. The name may be a composition.
 [[nodiscard]] std::unique_ptr<Method> make_method(std::string_view name, const MethodOptions & options);
+
+/// A part that compositions are made of: name, one sentence, parameters.
+struct PartInfo {
+    std::string_view name;
+    std::string_view summary;
+    std::vector<ParamSpec> params = {};
+};
+[[nodiscard]] std::span<const PartInfo> scorers();
+[[nodiscard]] std::span<const PartInfo> allocators();
+/// "SCORER+ALLOCATOR", a name for method_info() and make_method(). Throws Error{invalid_argument} for an unknown part
+/// and, with the reason in one sentence, for a pair that makes no sense.
+[[nodiscard]] std::string composition_name(std::string_view scorer, std::string_view allocator);
+
+/// The largest keep that a cap on the rows allows.
+struct RowFit {
+    MethodOptions options;  ///< as given, with `keep` set; make_method(name, options) makes the plan
+    int64_t n_rows = 0;     ///< that the plan keeps, summed over layers and KV heads
+    Plan plan = {};         ///< empty where no scores were given
+};
+/// Finds the largest keep (to 1e-9) whose plan holds at most `max_rows` rows, summed over layers and KV heads; the
+/// keep of `options` does not matter. A method that takes no keep, or a profile, must fit as it is. `scores` are those
+/// of the prompt ([L], all from this method; they do not depend on keep). They may be empty where the number of rows
+/// does not depend on them, which is so for every `layerwise` method and for Traits::prune_layer: then the fit is
+/// known before the prefill begins. Deterministic.
+/// Throws Error{invalid_argument} that states the smallest plan if none fits.
+[[nodiscard]] RowFit fit_rows(std::string_view name, const MethodOptions & options, const PromptShape & prompt,
+                              std::span<const LayerScore> scores, int64_t max_rows);
 
 /// One simulated eviction while decoding: at generated token `step` (1 = the first, at position T) the entry
 /// at `position` left.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cache/check_plan.h"
 
+#include <algorithm>
+#include <map>
 #include <string>
 
 #include "kvsieve/error.h"
@@ -28,6 +30,34 @@ void check_layer_plan(const LayerPlan & plan, int32_t il, int32_t n_head_kv, int
             before = position;
         }
     }
+    int32_t before = -1;
+    for (const Merge & merge : plan.merged) {
+        const std::string where =
+            " merges position " + std::to_string(merge.from) + " into " + std::to_string(merge.into);
+        if (merge.from < 0 || merge.from >= n_positions || merge.from <= before) {
+            refuse(where + ", expected ascending positions in [0, " + std::to_string(n_positions) + ")");
+        }
+        before = merge.from;
+        for (const std::vector<int32_t> & kept : plan.kept) {
+            if (std::binary_search(kept.begin(), kept.end(), merge.from) ||
+                !std::binary_search(kept.begin(), kept.end(), merge.into)) {
+                refuse(where + ", expected a dropped row and one that every KV head keeps");
+            }
+        }
+    }
+}
+
+std::vector<MergeGroup> merge_groups(const LayerPlan & plan) {
+    std::map<int32_t, std::vector<int32_t>> by_anchor;
+    for (const Merge & merge : plan.merged) {
+        by_anchor[merge.into].push_back(merge.from);
+    }
+    std::vector<MergeGroup> groups;
+    groups.reserve(by_anchor.size());
+    for (auto & [into, from] : by_anchor) {
+        groups.push_back({into, std::move(from)});
+    }
+    return groups;
 }
 
 }  // namespace kvsieve

@@ -71,7 +71,7 @@ RaggedKvCache::Slots RaggedKvCache::slots_of(int32_t il, const LayerPlan & plan)
     Slots slots(layer.heads.size());
     for (size_t g = 0; g < slots.size(); ++g) {
         const std::vector<int32_t> & kept = plan.of_head(static_cast<int32_t>(g));
-        slots[g] = find_slots(layer.heads[g].positions, layer.order.empty(), kept);
+        slots[g] = find_slots(layer.heads[g].positions, layer.order.empty() && !layer.shuffled, kept);
         const auto missing = std::find(slots[g].begin(), slots[g].end(), -1);
         if (missing != slots[g].end()) {
             const auto at = static_cast<size_t>(missing - slots[g].begin());
@@ -83,11 +83,13 @@ RaggedKvCache::Slots RaggedKvCache::slots_of(int32_t il, const LayerPlan & plan)
     return slots;
 }
 
-void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots) const {
+void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots,
+                               const std::vector<std::vector<MergedSlots>> & merged) const {
     std::vector<uint8_t> buffer;
     std::vector<std::vector<int32_t>> positions(slots.size());
+    const bool ascending = layer.order.empty() && !layer.shuffled;
     for (size_t g = 0; g < slots.size(); ++g) {
-        if (!layer.order.empty()) {
+        if (!ascending) {
             buffer.resize(std::max(buffer.size(), slots[g].size() * row_bytes_));
         }
         positions[g].reserve(slots[g].size() + kMaxSpareRows);
@@ -96,11 +98,12 @@ void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots) const {
         }
     }
     // Nothing throws from here on.
+    merge_rows(layer, merged);
     for (size_t g = 0; g < slots.size(); ++g) {
         Head & head = layer.heads[g];
         for (const size_t offset : {head.k_offset, head.v_offset}) {
             uint8_t * extent = layer.arena.data() + offset;
-            if (layer.order.empty()) {
+            if (ascending) {
                 pull_rows(extent, row_bytes_, slots[g]);
             } else {
                 gather_rows(extent, row_bytes_, slots[g], buffer);
@@ -114,13 +117,15 @@ void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots) const {
         }
     }
     layer.order = {};
+    layer.shuffled = false;
     give_back(layer);
 }
 
 void RaggedKvCache::compact(int32_t il, const LayerPlan & plan) {
     Layer & layer = layer_at(il, "compact");
     try {
-        keep_slots(layer, slots_of(il, plan));
+        const Slots slots = slots_of(il, plan);
+        keep_slots(layer, slots, merged_slots(il, plan));
     } catch (const std::bad_alloc &) {
         throw Error(ErrorCode::runtime, "out of memory: compacting layer " + std::to_string(il) + " of the KV cache");
     }
@@ -134,6 +139,7 @@ void RaggedKvCache::compact(const Plan & plan) {
     try {
         for (size_t il = 0; il < layers_.size(); ++il) {
             static_cast<void>(slots_of(static_cast<int32_t>(il), plan.layers[il]));
+            static_cast<void>(merged_slots(static_cast<int32_t>(il), plan.layers[il]));
         }
     } catch (const std::bad_alloc &) {
         throw Error(ErrorCode::runtime, "out of memory: checking a plan of the KV cache");
@@ -165,21 +171,31 @@ void RaggedKvCache::remove_logical(Layer & layer, int32_t logical_slot, int32_t 
             *std::find(order.rbegin(), order.rend(), static_cast<int32_t>(last)) = static_cast<int32_t>(slot);
         }
         for (Head & head : layer.heads) {
-            if (slot != last) {
-                for (const size_t offset : {head.k_offset, head.v_offset}) {
-                    uint8_t * extent = layer.arena.data() + offset;
-                    std::memcpy(extent + slot * row_bytes_, extent + last * row_bytes_, row_bytes_);
-                }
-                head.positions[slot] = head.positions[last];
-            }
-            head.positions.pop_back();
+            drop_slot(head, layer, slot);
         }
     }
+}
+
+/// The head's last row takes the place of the one at `slot`.
+void RaggedKvCache::drop_slot(Head & head, Layer & layer, size_t slot) const noexcept {
+    const size_t last = head.positions.size() - 1;
+    if (slot != last) {
+        for (const size_t offset : {head.k_offset, head.v_offset}) {
+            uint8_t * extent = layer.arena.data() + offset;
+            std::memcpy(extent + slot * row_bytes_, extent + last * row_bytes_, row_bytes_);
+        }
+        head.positions[slot] = head.positions[last];
+    }
+    head.positions.pop_back();
 }
 
 void RaggedKvCache::evict(int32_t il, int32_t logical_slot, int32_t n) {
     Layer & layer = layer_at(il, "evict");
     const size_t n_rows = layer.heads[0].positions.size();
+    if (layer.shuffled) {
+        throw Error(ErrorCode::invalid_argument, "KV cache: evict by rank after single rows of layer " +
+                                                     std::to_string(il) + " were removed by slot");
+    }
     for (size_t g = 1; g < layer.heads.size(); ++g) {
         if (layer.heads[g].positions.size() != n_rows) {
             throw Error(ErrorCode::invalid_argument,
@@ -205,6 +221,30 @@ void RaggedKvCache::evict(int32_t il, int32_t logical_slot, int32_t n) {
     give_back(layer);
 }
 
+void RaggedKvCache::remove(int32_t il, int32_t g, std::span<const int32_t> slots) {
+    static_cast<void>(head_at(il, g, "remove"));
+    Layer & layer = layers_[static_cast<size_t>(il)];
+    Head & head = layer.heads[static_cast<size_t>(g)];
+    const std::string where = "KV cache: remove from layer " + std::to_string(il) + ", KV head " + std::to_string(g);
+    if (!layer.order.empty()) {
+        throw Error(ErrorCode::invalid_argument, where + ": rows of this layer were evicted by rank before");
+    }
+    auto before = static_cast<int32_t>(head.positions.size());
+    for (const int32_t slot : slots) {
+        if (slot < 0 || slot >= before) {
+            throw Error(ErrorCode::invalid_argument, where + ": slot " + std::to_string(slot) +
+                                                         ", expected descending slots in [0, " +
+                                                         std::to_string(before) + ")");
+        }
+        before = slot;
+    }
+    for (const int32_t slot : slots) {
+        layer.shuffled = layer.shuffled || slot + 1 != static_cast<int32_t>(head.positions.size());
+        drop_slot(head, layer, static_cast<size_t>(slot));
+    }
+    give_back(layer);
+}
+
 void RaggedKvCache::truncate(int32_t position) {
     // Rows that leave, per layer and head: [L][G].
     const auto n_behind = [&](const Head & head) {
@@ -223,7 +263,15 @@ void RaggedKvCache::truncate(int32_t position) {
         }
     }
     for (Layer & layer : layers_) {
-        if (layer.order.empty()) {
+        if (layer.shuffled) {
+            for (Head & head : layer.heads) {
+                for (size_t slot = head.positions.size(); slot-- > 0;) {
+                    if (head.positions[slot] >= position) {
+                        drop_slot(head, layer, slot);
+                    }
+                }
+            }
+        } else if (layer.order.empty()) {
             for (Head & head : layer.heads) {
                 head.positions.resize(head.positions.size() - static_cast<size_t>(n_behind(head)));
             }

@@ -103,92 +103,6 @@ const RaggedKvCache::Head & RaggedKvCache::head_at(int32_t il, int32_t g, const 
     return layer.heads[static_cast<size_t>(g)];
 }
 
-void RaggedKvCache::encode_row(const float * row, int32_t block, uint8_t * out) const noexcept {
-    const auto d = static_cast<size_t>(params_.head_dim);
-    if (type_ == GGML_TYPE_F16) {
-        ggml_cpu_fp32_to_fp16(row, reinterpret_cast<ggml_fp16_t *>(out), params_.head_dim);
-        return;
-    }
-    alignas(64) float rotated[kMaxHeadDim];
-    if (block > 0) {
-        std::copy_n(row, d, rotated);
-        hadamard_rotate({rotated, d}, block);
-        row = rotated;
-    }
-    ggml_get_type_traits_cpu(type_)->from_float(row, out, params_.head_dim);
-}
-
-void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
-                                const LayerPlan * plan) {
-    Layer & layer = layer_at(il, "store_layer");
-    const std::string where = "KV cache: store_layer " + std::to_string(il);
-    if (n_tokens < 1 || n_tokens > (1 << 30)) {
-        throw Error(ErrorCode::invalid_argument,
-                    where + ": " + std::to_string(n_tokens) + " tokens, expected at least 1");
-    }
-    const auto d = static_cast<size_t>(params_.head_dim);
-    for (const F16Rows * rows : {&k, &v}) {
-        if (rows->data == nullptr || (rows->row_stride != 0 && rows->row_stride < d)) {
-            throw Error(ErrorCode::invalid_argument, where + ": rows without data, or a row stride of " +
-                                                         std::to_string(rows->row_stride) + " elements for rows of " +
-                                                         std::to_string(d));
-        }
-    }
-    for (const Head & head : layer.heads) {
-        if (!head.positions.empty()) {
-            throw Error(ErrorCode::invalid_argument, where + ": the layer holds " +
-                                                         std::to_string(head.positions.size()) +
-                                                         " rows already, expected an empty one");
-        }
-    }
-    if (plan != nullptr) {
-        check_layer_plan(*plan, il, params_.n_head_kv, n_tokens);
-    }
-
-    with_memory([&] {
-        std::vector<std::vector<int32_t>> positions(layer.heads.size());
-        for (size_t g = 0; g < positions.size(); ++g) {
-            const size_t n =
-                plan != nullptr ? plan->of_head(static_cast<int32_t>(g)).size() : static_cast<size_t>(n_tokens);
-            positions[g].reserve(n + kMaxSpareRows);
-            positions[g].resize(n);
-            if (plan != nullptr) {
-                std::copy_n(plan->of_head(static_cast<int32_t>(g)).begin(), n, positions[g].begin());
-            } else {
-                std::iota(positions[g].begin(), positions[g].end(), 0);
-            }
-        }
-        make_room_for(layer, il, positions);
-        for (size_t g = 0; g < positions.size(); ++g) {
-            layer.heads[g].positions = std::move(positions[g]);
-            layer.heads[g].next_position = n_tokens;
-        }
-        layer.order = {};
-    });
-
-    alignas(64) float row_f32[kMaxHeadDim];
-    for (const bool is_k : {true, false}) {
-        const F16Rows & rows = is_k ? k : v;
-        const size_t row_stride = rows.row_stride != 0 ? rows.row_stride : d;
-        const size_t head_stride =
-            rows.head_stride != 0 ? rows.head_stride : static_cast<size_t>(n_tokens) * row_stride;
-        for (size_t g = 0; g < layer.heads.size(); ++g) {
-            const Head & head = layer.heads[g];
-            uint8_t * out = layer.arena.data() + (is_k ? head.k_offset : head.v_offset);
-            for (const int32_t position : head.positions) {
-                const ggml_fp16_t * row = rows.data + g * head_stride + static_cast<size_t>(position) * row_stride;
-                if (type_ == GGML_TYPE_F16) {
-                    std::memcpy(out, row, row_bytes_);
-                } else {
-                    ggml_cpu_fp16_to_fp32(row, row_f32, params_.head_dim);
-                    encode_row(row_f32, is_k ? k_block_ : v_block_, out);
-                }
-                out += row_bytes_;
-            }
-        }
-    }
-}
-
 void RaggedKvCache::reserve(int32_t n_more) {
     if (n_more < 0) {
         throw Error(ErrorCode::invalid_argument,
@@ -243,6 +157,7 @@ void RaggedKvCache::release() noexcept {
     for (Layer & layer : layers_) {
         layer.arena.shrink(0);
         layer.order = std::vector<int32_t>();
+        layer.shuffled = false;
         for (Head & head : layer.heads) {
             head = Head();
         }
@@ -258,6 +173,7 @@ RaggedKvCache RaggedKvCache::snapshot() const {
             Layer & to = copy.layers_[il];
             to.arena.grow(from.arena.size(), "KV cache, copy of layer " + std::to_string(il));
             to.order = from.order;
+            to.shuffled = from.shuffled;
             for (size_t g = 0; g < from.heads.size(); ++g) {
                 const Head & head = from.heads[g];
                 to.heads[g] = head;

@@ -45,7 +45,7 @@ struct F32Rows {
 };
 
 /// Rows of one (layer, head), valid until the next call that may move rows: store_layer, compact, reserve, evict,
-/// truncate, release. Row i starts at data + i * row_bytes; data is 32-byte aligned.
+/// remove, truncate, release. Row i starts at data + i * row_bytes; data is 32-byte aligned.
 struct KvRowsView {
     const uint8_t * data = nullptr;
     int32_t n_rows = 0;
@@ -56,7 +56,7 @@ struct KvRowsView {
 ///
 /// Terms: a *position* is a token's index in the sequence, ascending and unique (with M-RoPE the engine maps it to
 /// what RoPE saw); a *slot* is a physical row. Attention does not depend on the order of rows, so physical order
-/// equals ascending positions only until the first evict().
+/// equals ascending positions only until the first evict() or remove().
 ///
 /// Row types: f16, or ggml's q8_0/q4_0 blocks made by ggml itself. With `rotate`, quantised rows hold the rotated key
 /// and value: rotate queries with k_rotation() before attention and the output with v_rotation() after it.
@@ -78,16 +78,18 @@ class RaggedKvCache {
     RaggedKvCache & operator=(const RaggedKvCache &) = delete;
     ~RaggedKvCache() = default;
 
-    /// Fills an empty layer from prefill: token t has position t. With `plan` only its positions are stored, never
-    /// the others. Throws Error{invalid_argument} (layer not empty, bad plan; nothing changed) or Error{runtime}
-    /// (memory).
+    /// Fills an empty layer from prefill: row t is that of token t, or of `positions`[t] where these are given
+    /// (ascending, [n_tokens]). With `plan` only its positions are stored, never the others; its merged rows are means
+    /// of the f16 rows given here, quantised once. Throws Error{invalid_argument} (layer not empty, bad plan; nothing
+    /// changed) or Error{runtime} (memory).
     void store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
-                     const LayerPlan * plan = nullptr);
+                     const LayerPlan * plan = nullptr, std::span<const int32_t> positions = {});
 
     /// Keeps the rows at the plan's positions, drops the others and gives their memory back. Rows are moved bit for bit
     /// and stand in ascending positions afterwards. The plan holds one list for all heads or one per head; each is
-    /// ascending, unique and a subset of the positions held. Throws Error{invalid_argument}; the layer is then
-    /// unchanged.
+    /// ascending, unique and a subset of the positions held. A row that others are merged into is the exception to "bit
+    /// for bit": it becomes the mean of the rows as they were stored (dequantised, still rotated), quantised once more.
+    /// Throws Error{invalid_argument}; the layer is then unchanged.
     void compact(int32_t il, const LayerPlan & plan);
     /// All layers; every layer is checked before the first row moves.
     void compact(const Plan & plan);
@@ -109,6 +111,11 @@ class RaggedKvCache {
     /// n single calls, also after appending several tokens at once. All heads must have the same number of rows.
     /// Throws Error{invalid_argument}; the layer is then unchanged.
     void evict(int32_t il, int32_t logical_slot, int32_t n = 1);
+
+    /// Eviction of single rows of one head: deletes those at the physical `slots`, descending and unique; the last row
+    /// takes the place of each. Not to be mixed with evict() on a layer. Throws Error{invalid_argument}; nothing is
+    /// changed then.
+    void remove(int32_t il, int32_t g, std::span<const int32_t> slots);
 
     /// Takes back every row at a position >= `position` in all layers (a refused or cancelled turn). Rows that evict()
     /// deleted since do not come back. Throws Error{invalid_argument} where, after evictions, heads of a layer would
@@ -163,8 +170,14 @@ class RaggedKvCache {
         Arena arena;
         std::vector<Head> heads;     // [G]
         std::vector<int32_t> order;  // physical slot by logical slot; empty = the same. May lack the newest rows.
+        bool shuffled = false;       // remove() left rows out of the order of positions; `order` is empty then
     };
     using Slots = std::vector<std::vector<int32_t>>;  // [G][n_kept], physical slots in ascending positions
+    /// A row and those that become part of it, as physical slots.
+    struct MergedSlots {
+        int32_t into = 0;
+        std::vector<int32_t> from;
+    };
 
     Layer & layer_at(int32_t il, const char * call);
     [[nodiscard]] const Layer & layer_at(int32_t il, const char * call) const;
@@ -182,9 +195,14 @@ class RaggedKvCache {
 
     // compact.cpp
     [[nodiscard]] Slots slots_of(int32_t il, const LayerPlan & plan) const;
-    void keep_slots(Layer & layer, const Slots & slots) const;
+    void keep_slots(Layer & layer, const Slots & slots, const std::vector<std::vector<MergedSlots>> & merged) const;
     void complete_order(Layer & layer) const;
+    void drop_slot(Head & head, Layer & layer, size_t slot) const noexcept;
     void remove_logical(Layer & layer, int32_t logical_slot, int32_t n) const noexcept;
+
+    // merge.cpp
+    [[nodiscard]] std::vector<std::vector<MergedSlots>> merged_slots(int32_t il, const LayerPlan & plan) const;
+    void merge_rows(Layer & layer, const std::vector<std::vector<MergedSlots>> & merged) const noexcept;
 
     void encode_row(const float * row, int32_t block, uint8_t * out) const noexcept;
 

@@ -5,11 +5,14 @@
 #include <utility>
 
 #include "cache/ragged_kv_cache.h"
+#include "engine/eviction.h"
 #include "engine/model_impl.h"
+#include "engine/row_cap.h"
 #include "engine/stop_filter.h"
 #include "graph/forward.h"
 #include "graph/prefill.h"
 #include "kvsieve/error.h"
+#include "policy/clock.h"
 #include "text/chat_template.h"
 #include "text/sampler.h"
 #include "text/utf8_stream.h"
@@ -18,10 +21,6 @@ namespace kvsieve {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double ms_since(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 void report(const Callbacks & callbacks, Phase phase, double progress) {
     if (callbacks.on_progress) {
@@ -47,6 +46,8 @@ std::string_view finish_reason_name(FinishReason reason) noexcept {
             return "length";
         case FinishReason::context:
             return "context";
+        case FinishReason::kv_budget:
+            return "kv_budget";
     }
     return "unknown";
 }
@@ -58,12 +59,16 @@ struct Session::Impl {
     GraphRunner runner;
     Weights weights;
     std::unique_ptr<Decoder> decoder;
-    std::unique_ptr<Method> method;
+    bool from_registry;  // the method, by its name in the options
+    std::shared_ptr<const Method> method;
     ChatTemplate chat;
     RaggedKvCache cache;
+    Eviction eviction;
+    std::optional<int64_t> max_rows;  // that the cache may hold at any time
 
     // state of the conversation
     std::optional<Plan> plan;
+    MethodOptions method_options;  // with the keep that is in use
     PromptShape shape;
     std::vector<ImagePlace> images;
     std::vector<ChatMessage> history;   // rendered so far, without the last answer
@@ -75,7 +80,7 @@ struct Session::Impl {
     uint64_t peak_kv = 0;
     uint64_t scratch = 0;
 
-    Impl(std::shared_ptr<const Model> model_, SessionOptions options_);
+    Impl(std::shared_ptr<const Model> model_, SessionOptions options_, std::shared_ptr<const Method> method_);
 
     [[nodiscard]] const Model::Impl & parts() const { return model->impl(); }
     void reset();
@@ -83,10 +88,11 @@ struct Session::Impl {
     [[nodiscard]] std::string behind() const;
     Prompt make_prompt(const Turn & turn, bool render, std::vector<ChatMessage> & messages,
                        const Callbacks & callbacks);
-    void process(const Prompt & prompt, const Callbacks & callbacks);
-    void prefill(const Prompt & prompt, std::vector<float> residual, const Callbacks & callbacks);
+    void process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks);
+    void prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict, const Callbacks & callbacks);
+    [[nodiscard]] bool fits(int32_t n_new) const;
+    [[nodiscard]] AttentionOptions attention_options(bool last, NewestAttention & newest) const;
     void extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks);
-    void evict(int32_t n_new, int32_t n_before);
     void decode(int32_t token);
     Answer generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks);
 };
@@ -99,16 +105,25 @@ KvCacheParams cache_params(const DecoderConfig & config, const SessionOptions & 
 
 }  // namespace
 
-Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_)
+Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_, std::shared_ptr<const Method> method_)
     : model(std::move(model_)),
       options(std::move(options_)),
       n_ctx(options.n_ctx == 0 ? model->info().n_ctx_train : options.n_ctx),
       runner(parts().n_threads),
       weights(parts().file),
       decoder(make_decoder(parts().file, weights, n_ctx)),
-      method(make_method(options.method, options.method_options)),
+      from_registry(method_ == nullptr),
+      method(method_ != nullptr ? std::move(method_) : make_method(options.method, options.method_options)),
       chat(parts().text.own_template(), options.chat_template),
-      cache(cache_params(decoder->config(), options)) {
+      cache(cache_params(decoder->config(), options)),
+      eviction(options.decode_policy, options.decode_cap, model->info().n_head, model->info().n_head_kv),
+      method_options(options.method_options) {
+    check_row_caps(options, cache);
+    max_rows = byte_cap_rows(options, cache);
+    if (!from_registry && (options.kv_tokens > 0 || options.kv_share > 0.0 || options.kv_bytes > 0)) {
+        throw Error(ErrorCode::invalid_argument,
+                    "a cap on the KV rows needs a method of the registry, not one of the caller's own");
+    }
     if (options.n_ctx < 0) {
         throw Error(ErrorCode::invalid_argument,
                     "the context must have at least 1 token, got " + std::to_string(options.n_ctx));
@@ -124,7 +139,9 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
 void Session::Impl::reset() {
     cache.release();
     runner.release();
+    eviction.reset();
     plan.reset();
+    method_options = options.method_options;
     shape = {};
     images.clear();
     history.clear();
@@ -209,7 +226,7 @@ Prompt Session::Impl::make_prompt(const Turn & turn, bool render, std::vector<Ch
 }
 
 /// Puts a prompt behind everything so far. On an Error the cache holds what it held before.
-void Session::Impl::process(const Prompt & prompt, const Callbacks & callbacks) {
+void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks) {
     const auto n_embd = static_cast<size_t>(decoder->config().n_embd);
     const auto n_pending = static_cast<int32_t>(pending.size());
     const int32_t n = n_pending + prompt.n_tokens();
@@ -219,6 +236,11 @@ void Session::Impl::process(const Prompt & prompt, const Callbacks & callbacks) 
     if (n_processed + n > n_ctx) {
         throw Error(ErrorCode::too_large, "the prompt has " + std::to_string(n) + " tokens" + behind() +
                                               ", the context takes " + std::to_string(n_ctx) + " (-c)");
+    }
+    if (n_processed > 0 && !fits(n)) {
+        throw Error(ErrorCode::too_large,
+                    "the cache would hold " + std::to_string(eviction.rows_after(cache, n, n_processed)) +
+                        " rows with this prompt, the KV budget takes " + std::to_string(*max_rows));
     }
     std::vector<int32_t> tokens = pending;
     tokens.insert(tokens.end(), prompt.tokens.begin(), prompt.tokens.end());
@@ -233,7 +255,7 @@ void Session::Impl::process(const Prompt & prompt, const Callbacks & callbacks) 
     const int32_t before = n_processed;
     try {
         if (before == 0) {
-            prefill(prompt, std::move(residual), callbacks);
+            prefill(prompt, std::move(residual), n_predict, callbacks);
         } else {
             extend(std::move(residual), n, callbacks);
         }
@@ -254,18 +276,41 @@ void Session::Impl::process(const Prompt & prompt, const Callbacks & callbacks) 
     }
 }
 
-void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, const Callbacks & callbacks) {
+void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict,
+                            const Callbacks & callbacks) {
     const DecoderConfig & config = decoder->config();
-    shape = {config.n_layer, config.n_head, config.n_head_kv, config.head_dim, prompt.n_tokens(), prompt.visual_mask};
-    const MethodOptions & asked = options.method_options;
-    const bool known = asked.keep == 1.0 && !asked.profile;
-    Prefill work(runner, *decoder, cache, *method, shape, std::move(residual), options.force_compaction || !known);
+    const int32_t n = prompt.n_tokens();
+    PromptShape asked{config.n_layer, config.n_head, config.n_head_kv, config.head_dim, n, prompt.visual_mask};
+    asked.next_position = prompt.next_position;
+    std::shared_ptr<const Method> used = method;
+    Planner planner;
+    if (const auto cap = prompt_cap_rows(options, cache, n, eviction.capped() ? 0 : n_predict)) {
+        const bool takes_keep = !method_info(options.method).keep_of.empty() && !method_options.profile;
+        if (takes_keep && *cap >= int64_t{n} * config.n_layer * config.n_head_kv) {
+            method_options.keep = 1.0;
+        } else if (!takes_keep || method->traits().layerwise || method->traits().prune_layer > 0) {
+            // the number of rows does not depend on what is observed
+            method_options = fit_rows(options.method, options.method_options, asked, {}, *cap).options;
+            used = make_method(options.method, method_options);
+        } else {
+            planner = [this, cap](const PromptShape & prompt_shape, std::span<const LayerScore> scores) {
+                RowFit fit = fit_rows(options.method, options.method_options, prompt_shape, scores, *cap);
+                method_options = fit.options;
+                return std::move(fit.plan);
+            };
+        }
+    }
+    const bool known = from_registry && !planner && method_options.keep == 1.0 && !method_options.profile;
+    Prefill work(runner, *decoder, cache, *used, std::move(asked), std::move(residual),
+                 options.force_compaction || !known, planner);
     do {
         throw_if_cancelled(callbacks);
         report(callbacks, Phase::prefill, work.progress());
     } while (work.step());
     report(callbacks, Phase::compact, 1.0);
     plan = work.take_plan();
+    shape = work.shape();
+    eviction.begin(*plan);
     logits = work.take_logits();
     timings.prefill_ms = work.times().compute_ms;
     timings.plan_ms = work.times().plan_ms;
@@ -276,9 +321,15 @@ void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, 
     runner.release();
 }
 
+/// For forward(); `last`: it processes the newest token of all.
+AttentionOptions Session::Impl::attention_options(bool last, NewestAttention & newest) const {
+    return {last && eviction.wants_attention() ? &newest : nullptr, options.decode_kernel};
+}
+
 void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks) {
     const auto start = Clock::now();
     const auto n_embd = static_cast<size_t>(decoder->config().n_embd);
+    NewestAttention newest;
     for (int32_t first = 0; first < n; first += kChunkTokens) {
         throw_if_cancelled(callbacks);
         report(callbacks, Phase::prefill, static_cast<double>(first) / n);
@@ -287,10 +338,11 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
                                     static_cast<size_t>(count) * n_embd);
         const bool last = first + count == n;
         forward(runner, *decoder, cache, part, n_processed + first,
-                last ? std::span<float>(logits) : std::span<float>());
+                last ? std::span<float>(logits) : std::span<float>(),
+                attention_options(last, newest));
     }
     scratch = std::max(scratch, runner.scratch_bytes() + residual.capacity() * sizeof(float));
-    evict(n, n_processed);
+    eviction.run(cache, n, n_processed, newest);
     n_processed += n;
     timings.prefill_ms = ms_since(start);
     if (n > 1) {
@@ -298,39 +350,23 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
     }
 }
 
-/// Decode-time eviction after n_new rows were appended to n_before processed tokens, one token at a time.
-void Session::Impl::evict(int32_t n_new, int32_t n_before) {
-    if (!plan || plan->decode.empty()) {
-        return;
-    }
-    for (int32_t il = 0; il < decoder->config().n_layer; ++il) {
-        const DecodeRule & rule = plan->decode[static_cast<size_t>(il)];
-        int32_t rows = cache.n_rows(il, 0) - n_new;
-        int32_t n_evicted = 0;
-        for (int32_t i = 1; i <= n_new; ++i) {
-            ++rows;
-            if (rule.n_over(rows, n_before + i) > 0) {
-                --rows;
-                ++n_evicted;
-            }
-        }
-        if (n_evicted > 0) {
-            cache.evict(il, rule.drop_slot, n_evicted);
-        }
-    }
+/// May n_new more tokens be processed under the cap on bytes?
+bool Session::Impl::fits(int32_t n_new) const {
+    return !max_rows || eviction.rows_after(cache, n_new, n_processed) <= *max_rows;
 }
 
 void Session::Impl::decode(int32_t token) {
     const int32_t ids[] = {token};
     std::vector<float> residual(static_cast<size_t>(decoder->config().n_embd));
     embed_tokens(runner, *decoder, ids, residual);
+    NewestAttention newest;
     try {
-        forward(runner, *decoder, cache, residual, n_processed, logits);
+        forward(runner, *decoder, cache, residual, n_processed, logits, attention_options(true, newest));
     } catch (...) {
         cache.truncate(n_processed);  // layers that already had the row
         throw;
     }
-    evict(1, n_processed);
+    eviction.run(cache, 1, n_processed, newest);
     ++n_processed;
 }
 
@@ -368,6 +404,10 @@ Answer Session::Impl::generate(int32_t n_predict, Sampler & sampler, StopFilter 
             out.finish = FinishReason::context;
             break;
         }
+        if (!fits(1)) {
+            out.finish = FinishReason::kv_budget;
+            break;
+        }
         if (static_cast<int32_t>(out.tokens.size()) < n_predict) {
             throw_if_cancelled(callbacks);
             decode(token);
@@ -386,7 +426,9 @@ Answer Session::Impl::generate(int32_t n_predict, Sampler & sampler, StopFilter 
 }
 
 Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
-    : impl_(std::make_unique<Impl>(std::move(model), std::move(options))) {}
+    : impl_(std::make_unique<Impl>(std::move(model), std::move(options), nullptr)) {}
+Session::Session(std::shared_ptr<const Model> model, SessionOptions options, std::shared_ptr<const Method> method)
+    : impl_(std::make_unique<Impl>(std::move(model), std::move(options), std::move(method))) {}
 Session::~Session() = default;
 Session::Session(Session &&) noexcept = default;
 Session & Session::operator=(Session &&) noexcept = default;
@@ -404,7 +446,7 @@ Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Ca
     s.timings = {};
     std::vector<ChatMessage> messages = s.history;
     const Prompt prompt = s.make_prompt(turn, true, messages, callbacks);
-    s.process(prompt, callbacks);
+    s.process(prompt, options.n_predict, callbacks);
     s.history = std::move(messages);
 
     Answer answer = s.generate(options.n_predict, sampler, stop, callbacks);
@@ -417,7 +459,7 @@ Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Ca
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {
     impl_->timings = {};
-    impl_->process(build_prompt(impl_->parts().text, tokens, impl_->n_processed), {});
+    impl_->process(build_prompt(impl_->parts().text, tokens, impl_->n_processed), 0, {});
     return impl_->logits;
 }
 
@@ -426,7 +468,7 @@ std::span<const float> Session::feed(const Turn & turn, bool render, const Callb
     s.timings = {};
     std::vector<ChatMessage> messages = s.history;
     const Prompt prompt = s.make_prompt(turn, render, messages, callbacks);
-    s.process(prompt, callbacks);
+    s.process(prompt, 0, callbacks);
     s.history = std::move(messages);
     s.answer = "";
     return s.logits;
@@ -446,6 +488,10 @@ const Plan * Session::plan() const {
 
 const PromptShape & Session::prompt_shape() const {
     return impl_->shape;
+}
+
+const MethodOptions & Session::method_options() const {
+    return impl_->method_options;
 }
 
 const std::vector<ImagePlace> & Session::images() const {

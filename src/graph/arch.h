@@ -43,6 +43,7 @@ struct DecoderConfig {
 /// Query [head_dim, n_head, n], key and value [head_dim, n_head_kv, n] of n tokens; query and key are rotated.
 struct Qkv {
     ggml_tensor * q = nullptr;
+    ggml_tensor * q_unrotated = nullptr;  ///< the query before RoPE, after bias and norm; costs nothing unless used
     ggml_tensor * k = nullptr;
     ggml_tensor * v = nullptr;
 };
@@ -56,6 +57,8 @@ class Decoder {
     virtual ggml_tensor * embed(const GraphBuilder & b, ggml_tensor * ids) const = 0;
     /// From the residual stream [n_embd, n] and positions i32 [n].
     virtual Qkv qkv(const GraphBuilder & b, int32_t il, ggml_tensor * residual, ggml_tensor * positions) const = 0;
+    /// What RoPE divides the frequencies of layer `il` by, [rope.n_dims / 2], or nullptr.
+    [[nodiscard]] virtual const float * rope_factors(int32_t il) const = 0;
     /// The next residual stream [n_embd, n] from the last one and the heads' outputs [head_dim * n_head, n].
     virtual ggml_tensor * finish_layer(const GraphBuilder & b, int32_t il, ggml_tensor * residual,
                                        ggml_tensor * heads) const = 0;

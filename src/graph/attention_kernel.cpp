@@ -343,7 +343,7 @@ HWY_INLINE PartialHead soften(float * s, int32_t n_rows) {
 }
 
 template <class Row>
-void attend(const AttendRange & a, float * partial, float * weights_out) {
+void attend(const AttendRange & a, float * partial, float * weights_out, size_t weights_stride) {
     constexpr int32_t kQueries = 8;  // whose scores are held at a time
     HWY_ALIGN float scores[kQueries * kRangeSlots];
     Buffers buffers;
@@ -381,7 +381,7 @@ void attend(const AttendRange & a, float * partial, float * weights_out) {
             out[1] = head.sum;
             std::fill(out + 2, out + stride, 0.0F);
             if (weights_out != nullptr) {
-                std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(first + i) * static_cast<size_t>(a.n_rows));
+                std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(first + i) * weights_stride);
             }
         }
         over_tiles<Row>(a, a.v, buffers,
@@ -398,14 +398,14 @@ void attend(const AttendRange & a, float * partial, float * weights_out) {
     }
 }
 
-void attend_dispatch(const AttendRange & range, float * partial, float * weights) {
+void attend_dispatch(const AttendRange & range, float * partial, float * weights, size_t weights_stride) {
     switch (range.type) {
         case KvType::f16:
-            return attend<F16Row>(range, partial, weights);
+            return attend<F16Row>(range, partial, weights, weights_stride);
         case KvType::q8_0:
-            return attend<Q8Row>(range, partial, weights);
+            return attend<Q8Row>(range, partial, weights, weights_stride);
         case KvType::q4_0:
-            return attend<Q4Row>(range, partial, weights);
+            return attend<Q4Row>(range, partial, weights, weights_stride);
     }
 }
 
@@ -426,8 +426,8 @@ HWY_EXPORT(target_name);
 
 }  // namespace
 
-void attend_range(const AttendRange & range, float * partial, float * weights) noexcept {
-    HWY_DYNAMIC_DISPATCH(attend_dispatch)(range, partial, weights);
+void attend_range(const AttendRange & range, float * partial, float * weights, size_t weights_stride) noexcept {
+    HWY_DYNAMIC_DISPATCH(attend_dispatch)(range, partial, weights, weights_stride);
 }
 
 PartialHead merge_ranges(const float * partial, size_t stride, int32_t n_range, int32_t head_dim,
@@ -449,6 +449,16 @@ PartialHead merge_ranges(const float * partial, size_t stride, int32_t n_range, 
         out[e] /= whole.sum;
     }
     return whole;
+}
+
+void normalise_weights(const float * partial, size_t stride, const PartialHead & whole, int32_t n_rows,
+                       float * weights) noexcept {
+    for (int32_t first = 0; first < n_rows; first += kRangeSlots, partial += stride) {
+        const float factor = std::exp(partial[0] - whole.max) / whole.sum;
+        for (int32_t t = first; t < std::min(first + kRangeSlots, n_rows); ++t) {
+            weights[t] *= factor;
+        }
+    }
 }
 
 const char * attention_kernel_target() noexcept {

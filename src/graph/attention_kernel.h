@@ -37,13 +37,18 @@ struct PartialHead {
     return 2 + static_cast<size_t>(head_dim);
 }
 
-/// Writes partial [n_query][partial_floats(d)]. `weights` [n_query][n_rows], if not null, receives exp(s - max).
-/// Pure; any number of threads.
-void attend_range(const AttendRange & range, float * partial, float * weights) noexcept;
+/// Writes partial [n_query][partial_floats(d)]. `weights`, if not null, receives exp(s - max) of each row, queries
+/// `weights_stride` floats apart. Pure; any number of threads.
+void attend_range(const AttendRange & range, float * partial, float * weights, size_t weights_stride) noexcept;
 
 /// Joins the partial results of one query in the order given (stride in floats between them) into out [d].
 /// Returns the maximum and the sum over all ranges.
 PartialHead merge_ranges(const float * partial, size_t stride, int32_t n_range, int32_t head_dim, float * out) noexcept;
+
+/// Turns the weights of one query over an extent of n_rows rows, as attend_range() wrote them range by range, into the
+/// softmax over all of it. `whole` is what merge_ranges() returned for the same partial results.
+void normalise_weights(const float * partial, size_t stride, const PartialHead & whole, int32_t n_rows,
+                       float * weights) noexcept;
 
 /// Name of the instruction set that runs, as Highway calls it: "AVX2", "AVX3", "NEON", ...
 [[nodiscard]] const char * attention_kernel_target() noexcept;

@@ -15,13 +15,20 @@ namespace kvsieve {
 class DecodeAttention {
   public:
     /// The layer will hold one row more in every extent when the nodes run (RaggedKvCache::reserve() was called).
-    DecodeAttention(const RaggedKvCache & cache, const DecoderConfig & config, int32_t il);
+    /// `newest`, if not null, receives the softmax attention on all rows, [H][n_rows of the head's KV head].
+    DecodeAttention(const RaggedKvCache & cache, const DecoderConfig & config, int32_t il, std::vector<float> * newest);
 
     /// q [head_dim, n_head] in the rotation of the rows; `appended` is the node that stores the new row.
     /// Returns [head_dim, n_head].
     ggml_tensor * build(const GraphBuilder & b, ggml_tensor * q, ggml_tensor * appended);
 
   private:
+    /// Rows of one KV head.
+    struct Extent {
+        int32_t n_rows = 0;
+        int32_t first_range = 0;
+        size_t first_weight = 0;  // of its first query head, in `weights_`
+    };
     /// Up to kRangeSlots rows of one KV head.
     struct Range {
         int32_t head_kv = 0;
@@ -34,9 +41,11 @@ class DecodeAttention {
     const RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t il_;
-    std::vector<Range> ranges_;         // by KV head, then by row
-    std::vector<int32_t> first_range_;  // [n_head_kv + 1]
-    int64_t n_rows_ = 0;                // of all ranges
+    int32_t group_;                // query heads of a KV head
+    float * weights_ = nullptr;    // [H][n_rows of the head's KV head]
+    std::vector<Extent> extents_;  // [n_head_kv]
+    std::vector<Range> ranges_;    // by KV head, then by row
+    int64_t n_rows_ = 0;           // of all ranges
 };
 
 }  // namespace kvsieve

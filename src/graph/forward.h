@@ -8,6 +8,7 @@
 
 #include "cache/ragged_kv_cache.h"
 #include "graph/arch.h"
+#include "graph/ragged_attention.h"
 
 namespace kvsieve {
 
@@ -22,6 +23,6 @@ void embed_tokens(GraphRunner & runner, const Decoder & decoder, std::span<const
 /// all rows held. `residual` [n][n_embd] is overwritten. `logits` [n_vocab] receives those of the last token; empty =
 /// not computed. n at most kChunkTokens.
 void forward(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, std::span<float> residual,
-             int32_t first, std::span<float> logits);
+             int32_t first, std::span<float> logits, const AttentionOptions & options = {});
 
 }  // namespace kvsieve

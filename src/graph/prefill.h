@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "cache/ragged_kv_cache.h"
@@ -19,16 +21,21 @@ struct PrefillTimes {
     double compact_ms = 0;  ///< storing, quantising and moving rows
 };
 
+/// Makes the plan when all layers are scored, in place of Method::plan().
+using Planner = std::function<Plan(const PromptShape &, std::span<const LayerScore>)>;
+
 /// A resumable prefill: every step() works on one chunk of one layer; between steps the caller may do other work, or
 /// drop the object to cancel. Each layer's weights are read once. What a method does not ask for is not computed.
-/// Not thread-safe.
+/// With Traits::prune_layer the tokens that its plan drops leave the residual stream there; only the last token stays,
+/// for its logits, even where its own row is dropped. Not thread-safe.
 class Prefill {
   public:
     /// `residual` [n_tokens][n_embd] holds the embeddings of the prompt and is consumed. `observe` = false: the
     /// method is not asked and everything is kept. The cache must be empty; all references must outlive this.
-    /// Throws the method's refusal of such a prompt.
+    /// `planner` for methods that need all layers' scores; without it the method plans. The shape gets what the
+    /// method's traits ask for beside it (rope). Throws the method's refusal of such a prompt.
     Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
-            PromptShape shape, std::vector<float> residual, bool observe);
+            PromptShape shape, std::vector<float> residual, bool observe, Planner planner = {});
     ~Prefill();
     Prefill(const Prefill &) = delete;
     Prefill & operator=(const Prefill &) = delete;
@@ -41,6 +48,8 @@ class Prefill {
     /// After the end: the plan that the cache now follows, and the last token's logits [n_vocab].
     [[nodiscard]] Plan take_plan();
     [[nodiscard]] std::vector<float> take_logits();
+    /// As given, with what the method's traits ask for.
+    [[nodiscard]] const PromptShape & shape() const;
     [[nodiscard]] const PrefillTimes & times() const;
     /// Most bytes of KV rows at one time: the cache's arenas and the layer in work.
     [[nodiscard]] uint64_t peak_kv_bytes() const;

@@ -9,8 +9,14 @@ namespace kvsieve {
 
 LayerKv::LayerKv(const DecoderConfig & config, int32_t n_tokens)
     : n_tokens_(n_tokens), head_dim_(config.head_dim), n_head_kv_(config.n_head_kv) {
-    const size_t n = static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) * static_cast<size_t>(n_head_kv_);
-    arena_.grow(2 * n * sizeof(ggml_fp16_t), "one layer's keys and values during prefill");
+    arena_.grow(4 * static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) * static_cast<size_t>(n_head_kv_),
+                "one layer's keys and values during prefill");
+}
+
+void LayerKv::shrink(int32_t n_tokens) {
+    n_tokens_ = n_tokens;
+    arena_.shrink(4 * static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) *
+                  static_cast<size_t>(n_head_kv_));
 }
 
 const ggml_fp16_t * LayerKv::keys() const {

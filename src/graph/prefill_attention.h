@@ -20,6 +20,8 @@ class LayerKv {
     [[nodiscard]] const ggml_fp16_t * keys() const;
     [[nodiscard]] const ggml_fp16_t * values() const;
     [[nodiscard]] uint64_t bytes() const { return arena_.size(); }
+    /// From the next layer on there are only so many tokens; the memory behind them is given back.
+    void shrink(int32_t n_tokens);
 
     /// Adds nodes that write the rows of n tokens from position `first` on; k and v are [head_dim, n_head_kv, n].
     void store(const GraphBuilder & b, int32_t first, ggml_tensor * k, ggml_tensor * v);

@@ -34,9 +34,12 @@ ggml_tensor * rotate(const GraphBuilder & b, ggml_tensor * x, int32_t block) {
 }  // namespace
 
 RaggedAttention::RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first,
-                                 bool kernel)
-    : cache_(cache), config_(config), n_(n), first_(first), kernel_(kernel) {
+                                 const AttentionOptions & options)
+    : cache_(cache), config_(config), n_(n), first_(first), kernel_(options.kernel), newest_(options.newest) {
     cache_.reserve(n);
+    if (newest_ != nullptr) {
+        newest_->assign(static_cast<size_t>(config.n_layer), {});
+    }
 }
 
 void RaggedAttention::append_rows(ggml_tensor * dst, int ith, int nth, void * userdata) {
@@ -79,6 +82,23 @@ ggml_tensor * RaggedAttention::attend(const GraphBuilder & b, ggml_tensor * q, g
     return out;  // [head_dim, heads, n]
 }
 
+/// Adds nodes that append the last token's rows of `heads` query heads to the layer's: q [head_dim, heads, n],
+/// k [head_dim, n_kv, heads / R].
+void RaggedAttention::observe(const GraphBuilder & b, int32_t il, ggml_tensor * q, ggml_tensor * k) {
+    if (newest_ == nullptr) {
+        return;
+    }
+    std::vector<float> & rows = (*newest_)[static_cast<size_t>(il)];
+    const size_t filled = rows.size();
+    rows.resize(filled + static_cast<size_t>(q->ne[1] * k->ne[1]));  // inside what build() reserved
+    ggml_tensor * last =
+        ggml_view_3d(b.ctx, q, q->ne[0], q->ne[1], 1, q->nb[1], q->nb[2], static_cast<size_t>(n_ - 1) * q->nb[2]);
+    ggml_tensor * scores = ggml_mul_mat(b.ctx, k, ggml_permute(b.ctx, last, 0, 2, 1, 3));  // [n_kv, 1, heads]
+    ggml_prec_set_acc(scores, GGML_PREC_F32);
+    ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config_.kq_scale, 0.0F);
+    b.expand(ggml_cpy(b.ctx, attention, b.external(GGML_TYPE_F32, k->ne[1], 1, q->ne[1], rows.data() + filled)));
+}
+
 ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Qkv & qkv) {
     // only several tokens need masks, and their graphs hold one layer each: the last one's are done with
     masks_.clear();
@@ -97,8 +117,9 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
     const int64_t d = config_.head_dim;
     ggml_tensor * q = rotate(b, qkv.q, cache_.k_rotation());
     if (n_ == 1 && kernel_) {
-        decodes_.push_back(std::make_unique<DecodeAttention>(cache_, config_, il));
-        ggml_tensor * heads = decodes_.back()->build(b, ggml_cont(b.ctx, q), appended);
+        decodes_.push_back(std::make_unique<DecodeAttention>(
+            cache_, config_, il, newest_ == nullptr ? nullptr : &(*newest_)[static_cast<size_t>(il)]));
+        ggml_tensor * heads = decodes_.back()->build(b, ggml_is_contiguous(q) ? q : ggml_cont(b.ctx, q), appended);
         return ggml_reshape_2d(b.ctx, rotate(b, heads, cache_.v_rotation()), d * config_.n_head, 1);
     }
 
@@ -116,10 +137,19 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
         uniform = uniform && cache_.n_rows(il, g) == k0.n_rows && cache_.k_rows(il, g).data == k0.data + i * k_stride &&
                   cache_.v_rows(il, g).data == v0.data + i * v_stride;
     }
+    if (newest_ != nullptr) {
+        size_t n_rows = 0;
+        for (int32_t g = 0; g < n_head_kv; ++g) {
+            n_rows += static_cast<size_t>(group) * static_cast<size_t>(cache_.n_rows(il, g) + n_);
+        }
+        (*newest_)[static_cast<size_t>(il)].reserve(n_rows);
+    }
     ggml_tensor * out = nullptr;
     if (uniform) {
         const int32_t n_kv = k0.n_rows + n_;
-        out = attend(b, q, view(k0, n_kv, n_head_kv, k_stride), view(v0, n_kv, n_head_kv, v_stride), n_kv);
+        ggml_tensor * k = view(k0, n_kv, n_head_kv, k_stride);
+        observe(b, il, q, k);
+        out = attend(b, q, k, view(v0, n_kv, n_head_kv, v_stride), n_kv);
     } else {
         for (int32_t g = 0; g < n_head_kv; ++g) {
             const KvRowsView k = cache_.k_rows(il, g);
@@ -128,7 +158,9 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
             const size_t extent = k.row_bytes * static_cast<size_t>(n_kv);
             ggml_tensor * heads = ggml_view_3d(b.ctx, q, d, group, n_, q->nb[1], q->nb[2],
                                                static_cast<size_t>(g) * static_cast<size_t>(group) * q->nb[1]);
-            ggml_tensor * part = attend(b, heads, view(k, n_kv, 1, extent), view(v, n_kv, 1, extent), n_kv);
+            ggml_tensor * keys = view(k, n_kv, 1, extent);
+            observe(b, il, heads, keys);
+            ggml_tensor * part = attend(b, heads, keys, view(v, n_kv, 1, extent), n_kv);
             out = out == nullptr ? part : ggml_concat(b.ctx, out, part, 1);
         }
     }

@@ -14,14 +14,24 @@
 
 namespace kvsieve {
 
-/// The attention of decoding and of follow-up prompts, for graphs over one cache; no padded or masked copy of the
-/// cache. One token is the kernel's work (decode_attention.h), several are ggml's flash attention over views into the
-/// extents. Must outlive the computation of the graph.
+/// Softmax attention of the newest token on the rows held, its own included: [L], each [H][n_rows of the head's KV
+/// head] in slot order.
+using NewestAttention = std::vector<std::vector<float>>;
+
+struct AttentionOptions {
+    /// Receives the last token's attention, from the same rows as the output; nullptr: not kept.
+    NewestAttention * newest = nullptr;
+    /// One token is the kernel's work (decode_attention.h); false takes ggml's operation for it too, the reference.
+    bool kernel = true;
+};
+
+/// The attention of decoding and of follow-up prompts, for graphs over one cache; no padded or masked copy of it.
+/// Several tokens are ggml's flash attention over views into the extents. Must outlive the computation of the graph.
 class RaggedAttention {
   public:
     /// `n` new tokens from position `first` on. Makes room for their rows (Error{runtime} when memory is out).
-    /// `kernel` = false takes ggml's op for one token too, the reference.
-    RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first, bool kernel = true);
+    RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first,
+                    const AttentionOptions & options = {});
 
     /// Adds nodes that append k and v [head_dim, n_head_kv, n] to layer `il` and attend with q [head_dim, n_head, n],
     /// causally among the new tokens. Returns [head_dim * n_head, n].
@@ -39,12 +49,14 @@ class RaggedAttention {
     };
     static void append_rows(ggml_tensor * dst, int ith, int nth, void * userdata);
     ggml_tensor * attend(const GraphBuilder & b, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, int32_t n_kv);
+    void observe(const GraphBuilder & b, int32_t il, ggml_tensor * q, ggml_tensor * k);
     ggml_tensor * mask(const GraphBuilder & b, int32_t n_kv);
 
     RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t n_, first_;
     bool kernel_;
+    NewestAttention * newest_;
     std::vector<std::unique_ptr<DecodeAttention>> decodes_;
     std::vector<std::unique_ptr<Append>> appends_;
     std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // of the layer built last, by n_kv: [n][n_kv]

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "io/atomic_file.h"
+#include "io/zip_write.h"
 #include "kvsieve/error.h"
 
 namespace kvsieve {
@@ -27,19 +27,6 @@ struct ZipFileClose {
     void operator()(zip_file_t * file) const { zip_fclose(file); }
 };
 using ZipFile = std::unique_ptr<zip_file_t, ZipFileClose>;
-
-struct ZipDiscard {
-    void operator()(zip_t * zip) const { zip_discard(zip); }
-};
-using Zip = std::unique_ptr<zip_t, ZipDiscard>;
-
-std::string zip_error_text(int code) {
-    zip_error_t error;
-    zip_error_init_with_code(&error, code);
-    std::string text = zip_error_strerror(&error);
-    zip_error_fini(&error);
-    return text;
-}
 
 /// The array's bytes as values of type T.
 template <typename T>
@@ -221,9 +208,6 @@ std::vector<int64_t> NpzFile::read_integers(const std::string & name) const {
 }
 
 void write_npz(const fs::path & path, std::span<const NpzArray> arrays) {
-    const auto fail_write = [&](const std::string & why) {
-        throw Error(ErrorCode::io, "cannot write " + path.string() + ": " + why);
-    };
     if (arrays.empty()) {  // libzip writes no file without entries
         throw Error(ErrorCode::invalid_argument, path.string() + " would hold no array; expected at least one");
     }
@@ -242,13 +226,8 @@ void write_npz(const fs::path & path, std::span<const NpzArray> arrays) {
         }
         headers.push_back(make_npy_header(array.type, array.shape));
     }
-    atomic_write_file(path, [&](const fs::path & temporary) {
-        int code = 0;
-        Zip zip(zip_open(temporary.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
-        if (!zip) {
-            fail_write(zip_error_text(code));
-        }
-        std::vector<std::vector<zip_buffer_fragment_t>> fragments(arrays.size());
+    std::vector<std::vector<zip_buffer_fragment_t>> fragments(arrays.size());
+    write_zip(path, [&](zip_t * zip) {
         for (size_t i = 0; i < arrays.size(); ++i) {
             // libzip's fragments are not const, but a source made from them is only read.
             const auto bytes_of = [](const void * data) {
@@ -258,26 +237,9 @@ void write_npz(const fs::path & path, std::span<const NpzArray> arrays) {
             if (!arrays[i].data.empty()) {
                 fragments[i].push_back({bytes_of(arrays[i].data.data()), arrays[i].data.size()});
             }
-            zip_source_t * const source =
-                zip_source_buffer_fragment(zip.get(), fragments[i].data(), fragments[i].size(), 0);
-            const std::string name = arrays[i].name + std::string(kSuffix);
-            const zip_int64_t at =
-                source == nullptr ? -1 : zip_file_add(zip.get(), name.c_str(), source, ZIP_FL_ENC_UTF_8);
-            if (at < 0) {
-                zip_source_free(source);
-                fail_write(zip_strerror(zip.get()));
-            }
-            // A fixed date (1980-01-01): equal arrays make equal files.
-            constexpr zip_uint16_t kDosDate = (1U << 5U) | 1U;
-            if (zip_file_set_dostime(zip.get(), static_cast<zip_uint64_t>(at), 0, kDosDate, 0) != 0 ||
-                zip_set_file_compression(zip.get(), static_cast<zip_uint64_t>(at), ZIP_CM_DEFLATE, 1) != 0) {
-                fail_write(zip_strerror(zip.get()));
-            }
+            add_npy_entry(zip, path, arrays[i].name,
+                          zip_source_buffer_fragment(zip, fragments[i].data(), fragments[i].size(), 0));
         }
-        if (zip_close(zip.get()) != 0) {
-            fail_write(zip_strerror(zip.get()));
-        }
-        (void)zip.release();
     });
 }
 

@@ -62,4 +62,27 @@ struct NpzArray {
 /// Writes the file whole or not at all; the bytes depend on the arrays only. Throws Error{io}.
 void write_npz(const std::filesystem::path & path, std::span<const NpzArray> arrays);
 
+/// An .npz whose arrays are filled piece by piece, in any order and larger than memory: they wait as files in a folder
+/// beside the final one, which finish() packs and removes. Not thread-safe.
+class NpzSpool {
+  public:
+    /// Throws Error{io} for a path that cannot be written.
+    explicit NpzSpool(std::filesystem::path path);
+    ~NpzSpool();
+    NpzSpool(const NpzSpool &) = delete;
+    NpzSpool & operator=(const NpzSpool &) = delete;
+
+    /// Declares an array; its elements are 0 until they are written.
+    void add(const std::string & name, NpyType type, const std::vector<uint64_t> & shape);
+    /// Writes elements from index `first` on. Throws Error{invalid_argument} beyond the array's end.
+    void write(const std::string & name, uint64_t first, std::span<const std::byte> data);
+    /// Packs the arrays in the order of add(): the file appears whole or not at all.
+    void finish();
+
+  private:
+    struct Array;
+    std::filesystem::path path_, folder_;
+    std::vector<std::unique_ptr<Array>> arrays_;
+};
+
 }  // namespace kvsieve

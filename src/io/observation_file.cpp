@@ -122,7 +122,7 @@ struct ObservationFile::Impl {
     PromptShape prompt;
     int32_t n_row = 0;  ///< Q
     // Arrays in full; empty where neither wanted nor needed for what is wanted.
-    std::vector<float> importance, colsum, rows, keys, values, attention;
+    std::vector<float> importance, colsum, rows, keys, values, attention, queries, query_mean, query_cov;
     std::vector<int32_t> row_positions;
 
     class Layer final : public LayerObservation {
@@ -132,6 +132,9 @@ struct ObservationFile::Impl {
             colsum = part(impl.colsum);
             keys = part(impl.keys);
             values = part(impl.values);
+            queries = part(impl.queries);
+            query_mean = part(impl.query_mean);
+            query_cov = part(impl.query_cov);
             row_positions = impl.row_positions;
         }
 
@@ -169,6 +172,7 @@ struct ObservationFile::Impl {
     void load_shape(const NpzFile & file, std::string_view method, const Traits & wanted);
     void load_rows(const NpzFile & file, const Traits & wanted);
     void load_sums(const NpzFile & file, const Traits & wanted);
+    void load_queries(const NpzFile & file, std::string_view method);
     void need(const NpzFile & file, std::string_view method, const std::string & name,
               std::initializer_list<std::string> instead = {}) const;
 };
@@ -222,7 +226,7 @@ void ObservationFile::Impl::load_shape(const NpzFile & file, std::string_view me
                                               std::to_string(prompt.n_head_kv) +
                                               " KV heads; expected a whole number of query heads per KV head");
     }
-    if (wanted.visual) {
+    if (wanted.modality) {
         need(file, method, "visual_mask");
     }
     if (file.has("visual_mask")) {
@@ -299,6 +303,29 @@ void ObservationFile::Impl::load_sums(const NpzFile & file, const Traits & wante
     }
 }
 
+void ObservationFile::Impl::load_queries(const NpzFile & file, std::string_view method) {
+    need(file, method, "queries", {"query_mean"});
+    if (file.has("queries")) {
+        queries = file.read_floats("queries");
+    } else {
+        query_mean = file.read_floats("query_mean");
+        if (file.has("query_cov")) {  // a method without covariance does not look at it; the others name it
+            query_cov = file.read_floats("query_cov");
+        }
+    }
+    need(file, method, "rope_freqs");
+    prompt.rope.freqs = file.read_floats("rope_freqs");
+    const auto scalar = [&](const std::string & name, int64_t def, int64_t max) {
+        const int64_t value = file.has(name) ? file.read_integers(name).front() : def;
+        if (value < 0 || value > max) {
+            fail(file, name, "it is " + std::to_string(value) + "; expected 0 to " + std::to_string(max));
+        }
+        return static_cast<int32_t>(value);
+    };
+    prompt.rope.interleaved = scalar("rope_layout", 0, 1) == 1;
+    prompt.next_position = scalar("next_position", prompt.n_tokens, std::numeric_limits<int32_t>::max() / 2);
+}
+
 ObservationFile::ObservationFile(const std::filesystem::path & path, std::string_view method, const Traits & wanted)
     : impl_(std::make_unique<Impl>()) {
     const NpzFile file(path);
@@ -321,6 +348,9 @@ ObservationFile::ObservationFile(const std::filesystem::path & path, std::string
     if (wanted.values) {
         impl_->need(file, method, "values");
         impl_->values = file.read_floats("values");
+    }
+    if (wanted.query_stats) {
+        impl_->load_queries(file, method);
     }
     for (size_t il = 0; il < static_cast<size_t>(impl_->prompt.n_layer); ++il) {
         impl_->layers.push_back(std::make_unique<Impl::Layer>(*impl_, il));

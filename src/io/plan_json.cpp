@@ -22,7 +22,7 @@ nlohmann::ordered_json plan_to_json(std::string_view method, const MethodOptions
     auto & kept = out["kept"] = nlohmann::ordered_json::array();
     auto & n_kept = out["n_kept"] = nlohmann::ordered_json::array();
     for (const LayerPlan & layer : plan.layers) {
-        if (layer.kept.size() == 1) {
+        if (layer.kept.size() == 1 && !plan.per_head) {
             kept.push_back(layer.kept[0]);
             n_kept.push_back(layer.kept[0].size());
             continue;

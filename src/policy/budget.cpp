@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "policy/budget.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 
 namespace kvsieve {
 
@@ -85,6 +87,80 @@ std::vector<int64_t> largest_remainder(std::span<const double> shares, int64_t s
         ++counts[best];
     }
     return counts;
+}
+
+std::vector<double> capped_amounts(std::span<const double> weights, double total, double cap) {
+    std::vector<double> w(weights.begin(), weights.end());
+    if (std::all_of(w.begin(), w.end(), [](double x) { return !(x > 0); })) {
+        std::fill(w.begin(), w.end(), 1.0);
+    }
+    std::vector<double> out(w.size());
+    std::vector<bool> capped(w.size(), false);
+    double rest = total;
+    for (bool changed = true; changed;) {
+        double sum = 0;
+        for (size_t l = 0; l < w.size(); ++l) {
+            sum += capped[l] ? 0 : w[l];
+        }
+        changed = false;
+        for (size_t l = 0; l < w.size(); ++l) {
+            if (!capped[l]) {
+                out[l] = sum > 0 ? (w[l] / sum) * rest : 0;
+            }
+        }
+        for (size_t l = 0; l < w.size(); ++l) {
+            if (!capped[l] && out[l] > cap) {
+                out[l] = cap;
+                rest -= cap;
+                capped[l] = true;
+                changed = true;
+            }
+        }
+    }
+    return out;
+}
+
+std::vector<double> clipped_shares(std::span<const double> weights, double keep, double least) {
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::vector<double> out;
+    for (const double w : weights) {
+        out.push_back(std::clamp((w / sum) * keep * static_cast<double>(weights.size()), least, 1.0));
+    }
+    return out;
+}
+
+std::vector<int64_t> spread_budgets(std::span<const double> weights, int64_t total, int64_t cap) {
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::vector<int64_t> out;
+    int64_t over = 0, left = total;
+    for (const double w : weights) {
+        const int64_t b = trunc_guarded((w / sum) * static_cast<double>(total));
+        over += std::max<int64_t>(b - cap, 0);
+        out.push_back(std::min(b, cap));
+    }
+    const auto spread = [&](int64_t x) {
+        while (x > 0) {
+            const auto n_open = std::count_if(out.begin(), out.end(), [cap](int64_t b) { return b < cap; });
+            if (n_open == 0) {
+                return;
+            }
+            const int64_t each = x / n_open;
+            int64_t extra = x % n_open;
+            x = 0;
+            for (int64_t & b : out) {
+                if (b < cap) {
+                    b += each + (extra > 0 ? 1 : 0);
+                    extra -= extra > 0 ? 1 : 0;
+                    x += std::max<int64_t>(b - cap, 0);
+                    b = std::min(b, cap);
+                }
+            }
+        }
+    };
+    spread(over);
+    left -= std::accumulate(out.begin(), out.end(), int64_t{0});
+    spread(left);
+    return out;
 }
 
 }  // namespace kvsieve

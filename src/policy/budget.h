@@ -26,4 +26,16 @@ namespace kvsieve {
 /// share_l * size - count_l (lower index first), never above `size`.
 [[nodiscard]] std::vector<int64_t> largest_remainder(std::span<const double> shares, int64_t size, int64_t total);
 
+/// Amounts a_l = (weight_l / sum) * total (equal weights if all are 0); while one exceeds `cap` it becomes `cap`, and
+/// what is left of `total` goes to the others in proportion to their weights (LAVa).
+[[nodiscard]] std::vector<double> capped_amounts(std::span<const double> weights, double total, double cap);
+
+/// Shares clip((weight_l / sum) * keep * L, least, 1), not redistributed (VL-Cache). The sum must not be 0.
+[[nodiscard]] std::vector<double> clipped_shares(std::span<const double> weights, double keep, double least);
+
+/// Counts trunc((weight_l / sum) * total), cut at `cap`; what that leaves over, first of the cut, then of the total,
+/// goes in equal parts to the entries below `cap`, the remainder one by one to the first of these, until nothing is
+/// left or all are full (CAKE). The sum must not be 0.
+[[nodiscard]] std::vector<int64_t> spread_budgets(std::span<const double> weights, int64_t total, int64_t cap);
+
 }  // namespace kvsieve

@@ -54,16 +54,21 @@ void check_profile(const MethodInfo & info, const MethodOptions & options) {
 
 double bind_number(const ParamSpec & spec, const std::string & text, const std::string & what) {
     const auto value = parse_number(text);
-    if (!value || *value < spec.min || *value > spec.max || (spec.integer && *value != std::floor(*value))) {
-        refuse(what + " is '" + text + "'; expected " + (spec.integer ? "an integer" : "a number") + " from " +
-               number_text(spec.min) + " to " + number_text(spec.max));
+    if (!value || *value < spec.min || *value > spec.max || (spec.integer && *value != std::floor(*value)) ||
+        (spec.odd && std::fmod(*value, 2) != 1)) {
+        refuse(what + " is '" + text + "'; expected " +
+               (spec.odd       ? "an odd integer"
+                : spec.integer ? "an integer"
+                               : "a number") +
+               " from " + number_text(spec.min) + " to " + number_text(spec.max));
     }
     return *value;
 }
 
 }  // namespace
 
-BoundParams::BoundParams(const MethodInfo & info, const MethodOptions & options) {
+BoundParams::BoundParams(const MethodInfo & info, const MethodOptions & options)
+    : keep_(options.keep), seed_(options.seed), profile_(options.profile) {
     check_keep(info, options);
     check_profile(info, options);
     const std::string method(info.name);

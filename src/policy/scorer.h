@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Score: how much each prompt token of a layer matters. One of the three parts of a method (scorer, allocator,
-// scope of the selection); any scorer goes with any allocator that finds the stats it reads.
+// scope of the selection); any scorer goes with any allocator whose demands on scores it meets.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,20 @@
 #include <string_view>
 
 #include "kvsieve/policy.h"
+#include "policy/select.h"
 
 namespace kvsieve {
 
 class Scorer {
   public:
     virtual ~Scorer() = default;
-    /// Sets the fields of the traits that say what is observed (importance .. values) and `per_head`.
+    /// Sets the fields of the traits that say what is observed (importance .. n_sink).
     virtual void observe(Traits & traits) const = 0;
     /// Throws Error where the scores are not defined for such a prompt, beyond what the traits imply.
     virtual void check(const PromptShape & /*prompt*/) const {}
+    /// Rows that get the highest scores of all, whatever is observed.
+    [[nodiscard]] virtual Protected protects() const { return {}; }
+    /// One set of scores for all KV heads, or one per KV head.
     [[nodiscard]] virtual LayerScore score(const PromptShape & prompt, int32_t il,
                                            const LayerObservation & obs) const = 0;
 };
@@ -33,14 +37,5 @@ class Scorer {
 [[nodiscard]] std::unique_ptr<Scorer> importance_scorer();
 /// The same score, 0, for every token: by the tie rule later positions survive.
 [[nodiscard]] std::unique_ptr<Scorer> constant_scorer();
-
-/// Queries whose attention AirCache averages.
-enum class EliteQueries { elite, last, all };
-/// Floats of attention rows that a scorer asks for at a time (16 MiB).
-inline constexpr size_t kMaxBlockFloats = size_t{4} << 20U;
-/// AirCache's visual scores (METHODS 9), with the stats `elite`, `strength` and `skew`. The block size bounds
-/// memory and changes nothing else.
-[[nodiscard]] std::unique_ptr<Scorer> elite_scorer(double alpha, EliteQueries queries,
-                                                   size_t max_block_floats = kMaxBlockFloats);
 
 }  // namespace kvsieve

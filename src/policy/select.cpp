@@ -2,54 +2,102 @@
 #include "policy/select.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "kvsieve/error.h"
 
 namespace kvsieve {
+namespace {
 
-std::vector<uint8_t> competing(const PromptShape & prompt, Scope scope) {
-    const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
-    if (scope == Scope::visual) {
-        return prompt.visual_mask.empty() ? std::vector<uint8_t>(n_tokens, 0) : prompt.visual_mask;
-    }
-    std::vector<uint8_t> out(n_tokens, 1);
-    if (scope == Scope::middle && n_tokens > 0) {
-        out.front() = 0;
-        out.back() = 0;
+/// `competes` without the last `n_recent` counted positions.
+std::vector<uint8_t> without_recent(const Field & field, int64_t n_recent) {
+    std::vector<uint8_t> out = field.competes;
+    for (size_t k = out.size(); k-- > 0 && n_recent > 0;) {
+        if (field.counted[k] != 0) {
+            out[k] = 0;
+            --n_recent;
+        }
     }
     return out;
 }
 
-std::vector<int32_t> keep_best(std::span<const double> score, std::span<const uint8_t> competes, int64_t n_drop) {
-    std::vector<int32_t> order;
-    for (size_t k = 0; k < competes.size(); ++k) {
-        if (competes[k] != 0) {
-            order.push_back(static_cast<int32_t>(k));
+}  // namespace
+
+Field make_field(const PromptShape & prompt, Scope scope, const Protected & by_scorer) {
+    const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
+    Field field{.scope = scope};
+    field.counted.assign(n_tokens, scope == Scope::visual && prompt.visual_mask.empty() ? 0 : 1);
+    if (scope == Scope::visual && !prompt.visual_mask.empty()) {
+        field.counted = prompt.visual_mask;
+    }
+    field.competes = field.counted;
+    if (scope == Scope::middle && n_tokens > 0) {
+        field.competes.front() = 0;
+        field.competes.back() = 0;
+    }
+    field.weighs = field.counted;
+    for (size_t k = 0; k < n_tokens; ++k) {
+        const bool protects =
+            k < static_cast<size_t>(by_scorer.first) || n_tokens - k <= static_cast<size_t>(by_scorer.last);
+        if (protects) {
+            field.weighs[k] = 0;
+        }
+        if (field.counted[k] != 0) {
+            ++field.n_rows;
+            field.n_protected += protects || field.competes[k] == 0 ? 1 : 0;
         }
     }
-    const auto n_dropped = std::clamp<int64_t>(n_drop, 0, static_cast<int64_t>(order.size()));
-    // (score, position) is a total order: which elements lie before the cut does not depend on the algorithm.
-    const auto before = [&](int32_t a, int32_t b) {
-        const double sa = score[static_cast<size_t>(a)], sb = score[static_cast<size_t>(b)];
-        return sa < sb || (sa == sb && a < b);
-    };
-    std::nth_element(order.begin(), order.begin() + n_dropped, order.end(), before);
-    std::vector<uint8_t> dropped(competes.size(), 0);
-    for (int64_t i = 0; i < n_dropped; ++i) {
-        dropped[static_cast<size_t>(order[static_cast<size_t>(i)])] = 1;
-    }
-    std::vector<int32_t> kept;
-    kept.reserve(competes.size() - static_cast<size_t>(n_dropped));
-    for (size_t k = 0; k < competes.size(); ++k) {
-        if (dropped[k] == 0) {
-            kept.push_back(static_cast<int32_t>(k));
-        }
-    }
-    return kept;
+    return field;
 }
 
-LayerPlan select_layer(const PromptShape & prompt, Scope scope, const LayerScore & score, const LayerBudget & budget) {
+std::vector<int32_t> keep_best(const Values & score, int64_t n_drop, CutScratch & scratch, const Cut * known) {
+    const size_t n = score.all.size();
+    const int64_t n_dropped = std::clamp<int64_t>(n_drop, 0, static_cast<int64_t>(score.n));
+    const size_t n_kept = n - static_cast<size_t>(n_dropped);
+    if (n_dropped == 0) {
+        std::vector<int32_t> all(n);
+        std::iota(all.begin(), all.end(), 0);
+        return all;
+    }
+    std::vector<int32_t> & kept = scratch.places;
+    if (kept.size() < n + 1) {
+        kept.resize(n + 1);
+    }
+    // The positions that do not compete and those whose score stays; how many.
+    const auto choose = [&](const auto & stays) {
+        size_t at = 0, k = 0;
+        const auto take_until = [&](size_t end) {
+            for (; k < end; ++k) {
+                kept[at++] = static_cast<int32_t>(k);
+            }
+        };
+        for (const Run & run : score.runs) {
+            take_until(run.begin);
+            for (; k < run.end; ++k) {
+                kept[at] = static_cast<int32_t>(k);  // a dropped position is overwritten by the next one
+                at += stays(score.all[k]) ? 1 : 0;
+            }
+        }
+        take_until(n);
+        return at;
+    };
+    const auto apply = [&](const Cut & cut) {
+        // Nearly always no position with the value of the cut stays.
+        if (choose([&](double x) { return x > cut.value; }) == n_kept) {
+            return true;
+        }
+        int64_t n_tied = cut.n_tied;
+        return choose([&](double x) { return x > cut.value || (x == cut.value && n_tied-- <= 0); }) == n_kept;
+    };
+    if (known == nullptr || !apply(*known)) {
+        apply(find_cut(score, n_dropped, scratch));
+    }
+    return {kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(n_kept)};
+}
+
+LayerPlan select_layer(const PromptShape & prompt, const Field & field, const LayerScore & score,
+                       const LayerBudget & budget, CutScratch & scratch) {
     const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
     const size_t n_set = score.score.size() / n_tokens;
     const size_t n_list = std::max(n_set, budget.n_kept.size());
@@ -60,15 +108,34 @@ LayerPlan select_layer(const PromptShape & prompt, Scope scope, const LayerScore
                                                      std::to_string(n_tokens) +
                                                      " tokens; expected one set for all KV heads or one per KV head");
     }
-    const std::vector<uint8_t> competes = competing(prompt, scope);
+    std::vector<uint8_t> without;
+    if (budget.n_recent > 0) {
+        without = without_recent(field, budget.n_recent);
+    }
+    const std::vector<Run> runs = runs_of(budget.n_recent > 0 ? without : field.competes);
+    const size_t n_competing = n_places(runs);
     LayerPlan plan;
+    plan.kept.reserve(n_list);
     for (size_t i = 0; i < n_list; ++i) {
         const size_t set = n_set == 1 ? 0 : i;
         const int64_t n_kept = budget.n_kept[budget.n_kept.size() == 1 ? 0 : i];
         plan.kept.push_back(
-            keep_best(std::span(score.score).subspan(set * n_tokens, n_tokens), competes, prompt.n_tokens - n_kept));
+            keep_best({.all = std::span(score.score).subspan(set * n_tokens, n_tokens), .runs = runs, .n = n_competing},
+                      field.n_rows - n_kept, scratch, budget.cuts.size() == n_list ? &budget.cuts[i] : nullptr));
     }
     return plan;
+}
+
+int64_t count_selected(const PromptShape & prompt, const Field & field, size_t n_set, const LayerBudget & budget) {
+    const std::vector<uint8_t> competes = budget.n_recent > 0 ? without_recent(field, budget.n_recent) : field.competes;
+    const auto n_competing = static_cast<int64_t>(std::count(competes.begin(), competes.end(), 1));
+    const size_t n_list = std::max(n_set, budget.n_kept.size());
+    int64_t total = 0;
+    for (size_t i = 0; i < n_list; ++i) {
+        const int64_t n_kept = budget.n_kept[budget.n_kept.size() == 1 ? 0 : i];
+        total += prompt.n_tokens - std::clamp<int64_t>(field.n_rows - n_kept, 0, n_competing);
+    }
+    return total;
 }
 
 }  // namespace kvsieve

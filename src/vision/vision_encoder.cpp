@@ -10,18 +10,12 @@
 #include <utility>
 
 #include "kvsieve/error.h"
+#include "policy/clock.h"
 #include "text/upstream.h"
 #include "vision/mmproj_check.h"
 #include "vision/upstream_mtmd.h"
 
 namespace kvsieve {
-namespace {
-
-double ms_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
 
 struct VisionEncoder::Impl {
     std::mutex mutex;

@@ -11,12 +11,12 @@ facts = Facts()
 complaints = []
 checked = 0
 
-# policy and io: no ggml within reach of the compiler
+# policy, io and eval: no ggml within reach of the compiler
 probe = facts.source_dir / "tests/build/policy_without_ggml.cpp"
 if facts.compile(probe, [], "-DWITH_GGML", "-include", "ggml.h") is None:
     print("ggml.h is in the compiler's own include path, so that no layer can be kept from it")
     sys.exit(77)
-for layer in ("kvsieve_policy", "kvsieve_io"):
+for layer in ("kvsieve_policy", "kvsieve_io", "kvsieve_eval"):
     include_dirs = [d for d in facts.layers[layer]["include_dirs"] if d]
     checked += 1
     messages = facts.compile(probe, include_dirs)
@@ -44,16 +44,17 @@ ALLOWED = {
     "vision": {"ggml", "llama", "mtmd"},
     "engine": {"ggml", "llama"},
 }
-ORDER = ["policy", "io", "gguf", "cache", "graph", "text", "vision", "engine"]
+ORDER = ["policy", "io", "eval", "gguf", "cache", "graph", "text", "vision", "engine"]
 MAY_USE = {
     "policy": {"policy"},
     "io": {"policy", "io"},
+    "eval": {"policy", "io", "eval"},
     "gguf": {"policy", "gguf"},
     "cache": {"policy", "cache"},
     "graph": {"policy", "gguf", "cache", "graph"},
     "text": {"policy", "gguf", "text"},
     "vision": {"policy", "gguf", "text", "vision"},
-    "engine": set(ORDER),
+    "engine": set(ORDER) - {"eval"},
 }
 for source in facts.files("src", ".cpp", ".h") + facts.files("apps", ".cpp", ".h") + facts.files("include", ".h"):
     name = facts.name(source)

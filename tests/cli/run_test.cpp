@@ -43,8 +43,8 @@ Args with(Args args, const Args & more) {
     return args;
 }
 
-Args text_run(const Args & more = {}) {
-    return with({"run", "-m", small_model(), "-p", "Hello there", "-n", "12", "-t", "1"}, more);
+Args text_run(const Args & more = {}, const std::string & prompt = "Hello there") {
+    return with({"run", "-m", small_model(), "-p", prompt, "-n", "12", "-t", "1"}, more);
 }
 
 Args image_run(const Args & more = {}) {
@@ -118,7 +118,12 @@ TEST(Run, JsonSaysWhatIsInTheCache) {
 }
 
 TEST(Run, KeepOneOfEveryMethodAnswersLikeFull) {
-    const Json full_text = json_of(text_run());
+    std::string words;  // more tokens than any method's window
+    for (int i = 0; i < 100; ++i) {
+        words += " word";
+    }
+    const Json full_text = json_of(text_run({}, words));
+    EXPECT_GT(full_text["prompt"]["tokens"], 100);
     const Json full_image = json_of(image_run());
     EXPECT_EQ(full_image["prompt"]["visual"], 576);
     for (const kvsieve::MethodInfo & method : kvsieve::methods()) {
@@ -128,7 +133,7 @@ TEST(Run, KeepOneOfEveryMethodAnswersLikeFull) {
         const Args options{"--method", std::string(method.name), "--keep", "1.0"};
         EXPECT_EQ(json_of(image_run(options))["tokens"], full_image["tokens"]) << method.name;
         if (!method.traits.visual) {
-            EXPECT_EQ(json_of(text_run(options))["tokens"], full_text["tokens"]) << method.name;
+            EXPECT_EQ(json_of(text_run(options, words))["tokens"], full_text["tokens"]) << method.name;
         }
     }
 }
@@ -246,7 +251,7 @@ TEST(Interrupt, EndsTheAnswerPolitely) {
 
 TEST(Help, NamesEveryCommandAndOption) {
     const Finished help = good({"--help"});
-    for (const char * command : {"run", "methods", "plan", "make-model"}) {
+    for (const char * command : {"run", "methods", "plan", "observe", "profile", "make-model"}) {
         EXPECT_NE(help.out.find(command), std::string::npos);
         EXPECT_FALSE(good({command, "--help"}).out.empty());
     }

@@ -93,7 +93,6 @@ Result attend(KvType type, const Rows & k, const Rows & v, const std::vector<flo
     Result r;
     r.out.resize(query * static_cast<size_t>(d));
     r.weights.resize(query * static_cast<size_t>(n));
-    std::vector<std::vector<float>> weights;
     for (int32_t i = 0; i < n_range; ++i) {
         const int32_t first = i * kRangeSlots;
         const AttendRange range{.type = type,
@@ -105,20 +104,14 @@ Result attend(KvType type, const Rows & k, const Rows & v, const std::vector<flo
                                 .row_bytes = k.row_bytes,
                                 .q = q.data(),
                                 .scale = scale};
-        weights.emplace_back(query * static_cast<size_t>(range.n_rows));
-        attend_range(range, partial.data() + static_cast<size_t>(i) * query * stride, weights.back().data());
+        attend_range(range, partial.data() + static_cast<size_t>(i) * query * stride,
+                     r.weights.data() + static_cast<size_t>(first), static_cast<size_t>(n));
     }
     for (size_t h = 0; h < query; ++h) {
         r.heads.push_back(merge_ranges(partial.data() + h * stride, query * stride, n_range, d,
                                        r.out.data() + h * static_cast<size_t>(d)));
-        size_t slot = h * static_cast<size_t>(n);
-        for (size_t i = 0; i < weights.size(); ++i) {
-            const size_t rows = weights[i].size() / query;
-            const float max = partial[(i * query + h) * stride];
-            for (size_t t = 0; t < rows; ++t) {
-                r.weights[slot++] = weights[i][h * rows + t] * std::exp(max - r.heads[h].max) / r.heads[h].sum;
-            }
-        }
+        normalise_weights(partial.data() + h * stride, query * stride, r.heads[h], n,
+                          r.weights.data() + h * static_cast<size_t>(n));
     }
     return r;
 }
@@ -196,9 +189,9 @@ TEST(AttentionKernel, IsTheSameWhereverRowsLie) {
                           .row_bytes = k.row_bytes,
                           .q = q.data(),
                           .scale = 0.1F};
-        attend_range(range, expected.data(), nullptr);
+        attend_range(range, expected.data(), nullptr, 0);
         range.k = shifted.data() + 2;
-        attend_range(range, partial.data(), nullptr);
+        attend_range(range, partial.data(), nullptr, 0);
         EXPECT_EQ(partial, expected) << kv_type_name(type);
         EXPECT_EQ(attend(type, k, v, q, n, d, n_query, 0.1F).out, first.out) << kv_type_name(type);
     }

@@ -26,6 +26,7 @@ class NaiveLlama {
         std::vector<std::vector<double>> logits;                     // [n][n_vocab]
         std::vector<std::vector<double>> attention;                  // [L][H * n * n], softmax rows
         std::vector<std::vector<std::vector<double>>> keys, values;  // [L][n][G * d]
+        std::vector<std::vector<std::vector<double>>> queries;       // [L][n][H * d], before RoPE
         size_t n = 0;
         [[nodiscard]] double at(size_t il, size_t h, size_t q, size_t k) const {
             return attention[il][(h * n + q) * n + k];
@@ -61,10 +62,11 @@ class NaiveLlama {
             stream.emplace_back(first, first + shape_.n_embd);
         }
         for (int32_t il = 0; il < shape_.n_layer; ++il) {
-            std::vector<std::vector<double>> q, k, v;
+            std::vector<std::vector<double>> q, k, v, unrotated;
             for (size_t i = 0; i < out.n; ++i) {
                 const std::vector<double> x = norm(stream[i], name(il, "attn_norm"));
-                q.push_back(rotated(multiply(name(il, "attn_q"), x), i));
+                unrotated.push_back(multiply(name(il, "attn_q"), x));
+                q.push_back(rotated(unrotated.back(), i));
                 k.push_back(rotated(multiply(name(il, "attn_k"), x), i));
                 v.push_back(multiply(name(il, "attn_v"), x));
             }
@@ -104,6 +106,7 @@ class NaiveLlama {
                 add(stream[i], multiply(name(il, "ffn_down"), gate));
             }
             out.attention.push_back(std::move(attention));
+            out.queries.push_back(std::move(unrotated));
             out.keys.push_back(std::move(k));
             out.values.push_back(std::move(v));
         }

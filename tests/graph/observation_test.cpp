@@ -5,70 +5,12 @@
 #include <numeric>
 
 #include "graph/naive_llama.h"
+#include "graph/recorder.h"
 #include "graph/tiny_run.h"
-#include "kvsieve/error.h"
 #include "support/logits.h"
 
 namespace kvsieve::test {
 namespace {
-
-/// Copies everything that it may look at, and keeps everything.
-class Recorder final : public Method {
-  public:
-    struct Seen {
-        std::vector<float> importance, colsum, keys, values, rows;
-        std::vector<int32_t> row_positions;
-    };
-    explicit Recorder(Traits traits) : traits_(traits) {}
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
-    void check(const PromptShape &) const override {}
-    [[nodiscard]] LayerScore score(const PromptShape &, int32_t il, const LayerObservation & obs) const override {
-        seen.resize(std::max(seen.size(), static_cast<size_t>(il) + 1));
-        Seen & s = seen[static_cast<size_t>(il)];
-        s.importance.assign(obs.importance.begin(), obs.importance.end());
-        s.colsum.assign(obs.colsum.begin(), obs.colsum.end());
-        s.keys.assign(obs.keys.begin(), obs.keys.end());
-        s.values.assign(obs.values.begin(), obs.values.end());
-        s.row_positions.assign(obs.row_positions.begin(), obs.row_positions.end());
-        if (!s.row_positions.empty()) {
-            obs.rows(s.row_positions, s.rows);
-            std::vector<float> none;
-            const std::vector<int32_t> unknown{s.row_positions.front() - 1};
-            EXPECT_THROW(obs.rows(unknown, none), Error);
-        }
-        return {};
-    }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & shape, int32_t, const LayerScore &) const override {
-        LayerPlan all{{std::vector<int32_t>(static_cast<size_t>(shape.n_tokens))}};
-        std::iota(all.kept[0].begin(), all.kept[0].end(), 0);
-        return all;
-    }
-    [[nodiscard]] Plan plan(const PromptShape & shape, std::span<const LayerScore> scores) const override {
-        Plan out;
-        for (const LayerScore & score : scores) {
-            out.layers.push_back(plan_layer(shape, 0, score));
-        }
-        return out;
-    }
-    mutable std::vector<Seen> seen;
-
-  private:
-    Traits traits_;
-};
-
-ModelShape observed_shape() {
-    ModelShape shape;
-    shape.n_layer = 2;
-    shape.n_embd = 48;
-    shape.n_head = 4;
-    shape.n_head_kv = 2;
-    shape.head_dim = 16;
-    shape.n_ff = 64;
-    shape.n_vocab = 270;
-    shape.n_ctx = 2048;
-    shape.type = GGML_TYPE_F32;
-    return shape;
-}
 
 TEST(Observation, EqualsPlainAttentionOverThreeChunks) {
     constexpr size_t kTokens = 1100;
@@ -169,13 +111,15 @@ TEST(Observation, DoesNotDependOnTheNumberOfThreads) {
     write_model(shape, file.path());
     const std::vector<int32_t> tokens = some_tokens(700, 5, shape.n_vocab);
     Traits traits;
-    traits.importance = traits.colsum = true;
+    traits.importance = traits.colsum = traits.query_stats = true;
     const Recorder one(traits), three(traits);
     TinyRun a(file.path(), KvType::f16, true, 0, 1), b(file.path(), KvType::f16, true, 0, 3);
     EXPECT_EQ(a.prefill(tokens, one, true), b.prefill(tokens, three, true));
     for (size_t il = 0; il < 2; ++il) {
         EXPECT_EQ(one.seen[il].importance, three.seen[il].importance);
         EXPECT_EQ(one.seen[il].colsum, three.seen[il].colsum);
+        EXPECT_EQ(one.seen[il].query_mean, three.seen[il].query_mean);
+        EXPECT_EQ(one.seen[il].query_cov, three.seen[il].query_cov);
     }
 }
 

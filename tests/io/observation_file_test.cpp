@@ -234,6 +234,42 @@ TEST(ObservationFile, ImpossibleAttentionIsRefused) {
               std::string::npos);
 }
 
+TEST(ObservationFile, QueriesOrTheirMomentsAreReadWithTheRotation) {
+    const Scratch dir;
+    const Arrays arrays;
+    const std::vector<float> mean(kLayers * kHeads * 4, 0.25F), cov(kLayers * kHeads * 16, 0.5F), freqs = {1.0F, 0.1F};
+    const std::vector<float> values(kLayers * kTokens * 4, 1.0F);
+    const auto with = [&](const std::vector<NpzArray> & more) {
+        std::vector<NpzArray> list = {arrays.get("keys"), arrays.get("rows"),
+                                      npz_array("values", NpyType::f4, {kLayers, 1, kTokens, 4}, values)};
+        list.insert(list.end(), more.begin(), more.end());
+        write_npz(dir / "obs.npz", list);
+        return dir / "obs.npz";
+    };
+    const NpzArray mean_array = npz_array("query_mean", NpyType::f4, {kLayers, kHeads, 4}, mean);
+    const NpzArray cov_array = npz_array("query_cov", NpyType::f4, {kLayers, kHeads, 4, 4}, cov);
+    const NpzArray freq_array = npz_array("rope_freqs", NpyType::f4, {2}, freqs);
+    const auto file = open_for("expected_attention", with({mean_array, cov_array, freq_array}));
+    EXPECT_EQ(file.layer(1).query_mean.size(), kHeads * 4);
+    EXPECT_EQ(file.layer(1).query_cov.size(), kHeads * 16);
+    EXPECT_TRUE(file.layer(1).queries.empty());
+    EXPECT_EQ(file.prompt().rope.freqs, freqs);
+    EXPECT_FALSE(file.prompt().rope.interleaved);
+    EXPECT_EQ(file.prompt().next_position, static_cast<int32_t>(kTokens));
+    const auto sentence = [&](const std::vector<NpzArray> & more) {
+        return error_of([&] { (void)open_for("expected_attention", with(more)); });
+    };
+    EXPECT_NE(sentence({freq_array}).find("no array queries (or query_mean)"), std::string::npos);
+    EXPECT_NE(sentence({mean_array}).find("no array rope_freqs"), std::string::npos);
+    const std::vector<int32_t> two = {2}, negative = {-1};
+    EXPECT_NE(sentence({mean_array, freq_array, npz_array("rope_layout", NpyType::i4, {}, two)})
+                  .find("it is 2; expected 0 to 1"),
+              std::string::npos);
+    EXPECT_NE(
+        sentence({mean_array, freq_array, npz_array("next_position", NpyType::i4, {}, negative)}).find("next_position"),
+        std::string::npos);
+}
+
 TEST(ObservationFile, MovedFilesStayUsable) {
     const Scratch dir;
     auto file = open_for("prefixkv", Arrays().write(dir, {"importance"}));

@@ -4,13 +4,11 @@
 #include <cmath>
 
 #include "policy/fake_observation.h"
-#include "policy/golden.h"
-#include "policy/scorer.h"
+#include "policy/methods/aircache.h"
 
 namespace kvsieve {
 namespace {
 
-using test::check_golden_entries;
 using test::error_of;
 using test::fake_prompt;
 using test::FakePrompt;
@@ -30,13 +28,6 @@ Plan plan_of(const FakePrompt & prompt, const MethodOptions & options) {
 
 const std::vector<double> & numbers(const Plan & plan, const std::string & name) {
     return std::get<std::vector<double>>(plan.extra.at(name));
-}
-
-TEST(AirCacheGolden, EliteScoresBudgetsAndPositions) {
-    const int n = check_golden_entries("aircache", "aircache", {}, [](const auto & params) {
-        return MethodOptions{.keep = params.at("keep"), .params = {{"alpha", params.at("alpha").dump()}}};
-    });
-    EXPECT_EQ(n, 48);
 }
 
 TEST(AirCache, TotalIsExactAndTextStays) {

@@ -58,56 +58,34 @@ TEST(Budget, SharesAboveOneAreCappedAndHandedOn) {
 
 TEST(Select, AmongEqualScoresTheLaterPositionSurvives) {
     const std::vector<double> score = {5, 1, 2, 1, 1, 2, 0};
-    const std::vector<uint8_t> all(score.size(), 1);
-    EXPECT_EQ(keep_best(score, all, 1), (std::vector<int32_t>{0, 1, 2, 3, 4, 5}));
-    EXPECT_EQ(keep_best(score, all, 2), (std::vector<int32_t>{0, 2, 3, 4, 5}));
-    EXPECT_EQ(keep_best(score, all, 3), (std::vector<int32_t>{0, 2, 4, 5}));
-    EXPECT_EQ(keep_best(score, all, 5), (std::vector<int32_t>{0, 5}));
-    EXPECT_EQ(keep_best(score, all, -3).size(), 7U);
-    EXPECT_TRUE(keep_best(score, all, 100).empty());
-}
-
-TEST(Select, AgreesWithAStableSortOnRandomTies) {
-    std::mt19937 random(3);
-    for (int round = 0; round < 500; ++round) {
-        const size_t n = random() % 60 + 1;
-        std::vector<double> score(n);
-        std::vector<uint8_t> competes(n);
-        std::vector<int32_t> order;
-        for (size_t k = 0; k < n; ++k) {
-            score[k] = static_cast<double>(random() % 5);
-            competes[k] = random() % 4 != 0 ? 1 : 0;
-            if (competes[k] != 0) {
-                order.push_back(static_cast<int32_t>(k));
-            }
-        }
-        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-            return score[static_cast<size_t>(a)] < score[static_cast<size_t>(b)];
-        });
-        const size_t n_drop = random() % (order.size() + 1);
-        std::vector<int32_t> expected(order.begin() + static_cast<std::ptrdiff_t>(n_drop), order.end());
-        for (size_t k = 0; k < n; ++k) {
-            if (competes[k] == 0) {
-                expected.push_back(static_cast<int32_t>(k));
-            }
-        }
-        std::sort(expected.begin(), expected.end());
-        ASSERT_EQ(keep_best(score, competes, static_cast<int64_t>(n_drop)), expected);
-    }
+    const std::vector<uint8_t> mask(score.size(), 1);
+    const auto runs = runs_of(mask);
+    CutScratch scratch;
+    const auto kept = [&](int64_t n_drop) {
+        return keep_best({.all = score, .runs = runs, .n = score.size()}, n_drop, scratch);
+    };
+    EXPECT_EQ(kept(1), (std::vector<int32_t>{0, 1, 2, 3, 4, 5}));
+    EXPECT_EQ(kept(2), (std::vector<int32_t>{0, 2, 3, 4, 5}));
+    EXPECT_EQ(kept(3), (std::vector<int32_t>{0, 2, 4, 5}));
+    EXPECT_EQ(kept(5), (std::vector<int32_t>{0, 5}));
+    EXPECT_EQ(kept(-3).size(), 7U);
+    EXPECT_TRUE(kept(100).empty());
 }
 
 TEST(Select, PerHeadScoresAndBudgetsMakePerHeadPlans) {
     const PromptShape prompt{
         .n_layer = 1, .n_head = 2, .n_head_kv = 2, .head_dim = 0, .n_tokens = 3, .visual_mask = {}};
+    const Field all = make_field(prompt, Scope::all, {});
+    CutScratch scratch;
     const LayerScore two{.score = {1, 2, 3, 3, 2, 1}, .stats = {}};
-    EXPECT_EQ(select_layer(prompt, Scope::all, two, {{2}}).kept, (std::vector<std::vector<int32_t>>{{1, 2}, {0, 1}}));
-    EXPECT_EQ(select_layer(prompt, Scope::all, two, {{1, 3}}).kept,
+    EXPECT_EQ(select_layer(prompt, all, two, {{2}}, scratch).kept, (std::vector<std::vector<int32_t>>{{1, 2}, {0, 1}}));
+    EXPECT_EQ(select_layer(prompt, all, two, {{1, 3}}, scratch).kept,
               (std::vector<std::vector<int32_t>>{{2}, {0, 1, 2}}));
     const LayerScore one{.score = {1, 2, 3}, .stats = {}};
-    EXPECT_EQ(select_layer(prompt, Scope::middle, one, {{0, 3}}).kept,
+    EXPECT_EQ(select_layer(prompt, make_field(prompt, Scope::middle, {}), one, {{0, 3}}, scratch).kept,
               (std::vector<std::vector<int32_t>>{{0, 2}, {0, 1, 2}}));
-    EXPECT_THROW((void)select_layer(prompt, Scope::all, {.score = {1, 2}, .stats = {}}, {{1}}), Error);
-    EXPECT_THROW((void)select_layer(prompt, Scope::all, two, {{1, 1, 1}}), Error);
+    EXPECT_THROW((void)select_layer(prompt, all, {.score = {1, 2}, .stats = {}}, {{1}}, scratch), Error);
+    EXPECT_THROW((void)select_layer(prompt, all, two, {{1, 1, 1}}, scratch), Error);
 }
 
 TEST(Prompt, TextBehindTheLastImage) {

@@ -6,12 +6,10 @@
 #include <numeric>
 
 #include "policy/fake_observation.h"
-#include "policy/golden.h"
 
 namespace kvsieve {
 namespace {
 
-using test::check_golden_entries;
 using test::error_of;
 using test::fake_prompt;
 using test::Pattern;
@@ -30,18 +28,6 @@ Plan plan_of(const MethodOptions & options, const std::vector<std::vector<double
         scores.push_back({.score = layer});
     }
     return make_method("prefixkv", options)->plan(shape, scores);
-}
-
-TEST(PrefixKvGolden, OnlineSearchAndDecoding) {
-    const int n = check_golden_entries("prefixkv", "prefixkv", {"threshold", "iterations"},
-                                       [](const auto & params) { return MethodOptions{.keep = params.at("keep")}; });
-    EXPECT_EQ(n, 130);
-}
-
-TEST(PrefixKvGolden, OfflineProfileAndDecoding) {
-    const int n = check_golden_entries("prefixkv_offline", "prefixkv", {},
-                                       [](const auto & params) { return with_profile(params.at("layer_ratios")); });
-    EXPECT_EQ(n, 39);
 }
 
 TEST(PrefixKv, TotalStaysWithinTheTarget) {

@@ -76,14 +76,4 @@ def load_pair(where):
             data = np.array(tensors[theirs].data, dtype=np.float32)
             state[ours] = torch.from_numpy(data.reshape(state[ours].shape))
     model.load_state_dict(state)
-    return model, tokenizer_module.Text(read_tokenizer(readers[0]))
-
-
-def read_tokenizer(reader):
-    def strings(key):
-        f = reader.fields[key]
-        return [bytes(f.parts[i]).decode() for i in f.data]
-
-    tokens = strings("tokenizer.ggml.tokens")
-    merges = [tuple(m.split(" ")) for m in strings("tokenizer.ggml.merges")]
-    return tokenizer_module.build({t: i for i, t in enumerate(tokens)}, merges)
+    return model, tokenizer_module.Text(tokenizer_module.read(readers[0]))

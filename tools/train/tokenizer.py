@@ -46,6 +46,18 @@ def build(vocabulary, merges):
     return set_rules(made)
 
 
+def read(reader):
+    """The tokenizer of a GGUF file that a gguf.GGUFReader has open."""
+
+    def strings(key):
+        f = reader.fields[key]
+        return [bytes(f.parts[i]).decode() for i in f.data]
+
+    tokens = strings("tokenizer.ggml.tokens")
+    merges = [tuple(m.split(" ")) for m in strings("tokenizer.ggml.merges")]
+    return build({t: i for i, t in enumerate(tokens)}, merges)
+
+
 def set_rules(tokenizer):
     pieces = pre_tokenizers.Split(Regex(SPLIT), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -128,9 +128,15 @@ class Llama final : public Decoder {
         out.q = ggml_reshape_3d(b.ctx, out.q, config_.head_dim, config_.n_head, n);
         out.k = ggml_reshape_3d(b.ctx, out.k, config_.head_dim, config_.n_head_kv, n);
         out.v = ggml_reshape_3d(b.ctx, out.v, config_.head_dim, config_.n_head_kv, n);
+        out.q_unrotated = out.q;
         out.q = rope(b, config_.rope, out.q, positions, layer.rope_factor);
         out.k = rope(b, config_.rope, out.k, positions, layer.rope_factor);
         return out;
+    }
+
+    [[nodiscard]] const float * rope_factors(int32_t il) const override {
+        const ggml_tensor * factors = layers_[static_cast<size_t>(il)].rope_factor;
+        return factors != nullptr ? static_cast<const float *>(factors->data) : nullptr;
     }
 
     ggml_tensor * finish_layer(const GraphBuilder & b, int32_t il, ggml_tensor * residual,

@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: MIT
 #include "policy/allocator.h"
 
+#include <string>
+
 #include "kvsieve/error.h"
-#include "policy/budget.h"
+#include "policy/parallel.h"
 
 namespace kvsieve {
 
-LayerBudget Allocator::allocate_layer(const PromptShape & /*prompt*/, int32_t il, const LayerScore & /*score*/) const {
+LayerBudget Allocator::allocate_layer(const PromptShape & /*prompt*/, const Field & /*field*/, int32_t il,
+                                      const LayerScore & /*score*/) const {
     throw Error(ErrorCode::invalid_argument,
                 "layer " + std::to_string(il) +
                     " cannot be planned alone: the method's budgets need the scores of all "
                     "layers");
 }
 
-Allocation Allocator::allocate(const PromptShape & prompt, std::span<const LayerScore> scores) const {
+Allocation Allocator::allocate(const PromptShape & prompt, const Field & field,
+                               std::span<const LayerScore> scores) const {
     Allocation out;
-    for (int32_t il = 0; il < prompt.n_layer; ++il) {
-        out.layers.push_back(allocate_layer(prompt, il, scores[static_cast<size_t>(il)]));
-    }
+    out.layers.resize(scores.size());
+    parallel_for(scores.size(), field.n_threads, [&](size_t il) {
+        out.layers[il] = allocate_layer(prompt, field, static_cast<int32_t>(il), scores[il]);
+    });
     return out;
 }
 
@@ -29,37 +34,40 @@ double layer_stat(const LayerScore & score, const std::string & name) {
     return std::get<double>(found->second);
 }
 
-namespace {
-
-class FullAllocator final : public Allocator {
-  public:
-    bool layerwise() const override { return true; }
-    LayerBudget allocate_layer(const PromptShape & prompt, int32_t /*il*/,
-                               const LayerScore & /*score*/) const override {
-        return {{prompt.n_tokens}};
+std::vector<double> layer_stats(std::span<const LayerScore> scores, const std::string & name) {
+    std::vector<double> out;
+    for (const LayerScore & layer : scores) {
+        out.push_back(layer_stat(layer, name));
     }
-};
-
-class UniformAllocator final : public Allocator {
-  public:
-    explicit UniformAllocator(double keep) : keep_(keep) {}
-    bool layerwise() const override { return true; }
-    LayerBudget allocate_layer(const PromptShape & prompt, int32_t /*il*/,
-                               const LayerScore & /*score*/) const override {
-        return {{rows_of_keep(prompt.n_tokens, keep_)}};
-    }
-
-  private:
-    double keep_;
-};
-
-}  // namespace
-
-std::unique_ptr<Allocator> full_allocator() {
-    return std::make_unique<FullAllocator>();
+    return out;
 }
-std::unique_ptr<Allocator> uniform_allocator(double keep) {
-    return std::make_unique<UniformAllocator>(keep);
+
+size_t n_score_sets(const PromptShape & prompt, const LayerScore & score) {
+    const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
+    const size_t n_set = score.score.size() / n_tokens;
+    if (score.score.size() != n_set * n_tokens || (n_set != 1 && n_set != static_cast<size_t>(prompt.n_head_kv))) {
+        throw Error(ErrorCode::invalid_argument, "a layer has " + std::to_string(score.score.size()) + " scores for " +
+                                                     std::to_string(n_tokens) +
+                                                     " tokens; expected one set for all KV heads or one per KV head");
+    }
+    return n_set;
+}
+
+std::vector<double> weighing_scores(const PromptShape & prompt, const Field & field, const LayerScore & score) {
+    const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
+    const size_t n_set = n_score_sets(prompt, score);
+    std::vector<double> out(n_tokens);
+    size_t n = 0;
+    for (size_t k = 0; k < n_tokens; ++k) {
+        double sum = 0;
+        for (size_t g = 0; g < n_set; ++g) {
+            sum += score.score[g * n_tokens + k];
+        }
+        out[n] = sum / static_cast<double>(n_set);  // overwritten where it does not weigh
+        n += field.weighs[k] != 0 ? 1 : 0;
+    }
+    out.resize(n);
+    return out;
 }
 
 }  // namespace kvsieve

@@ -1,45 +1,71 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
+#include <optional>
 
-#include "kvsieve/error.h"
 #include "policy/allocator.h"
 #include "policy/budget.h"
+#include "policy/order.h"
+#include "policy/parallel.h"
 
 namespace kvsieve {
 namespace {
 
 constexpr int kMaxHalvings = 40;
 constexpr double kTolerance = 5.0;  // tokens over all layers, as published
-constexpr int64_t kProtected = 2;   // P: the first and the last token
 
-/// C: shares of the layer's scores, descending, summed up. [T]
-std::vector<double> cumulative_shares(const LayerScore & layer, size_t n_tokens) {
-    if (layer.score.size() != n_tokens) {
-        throw Error(ErrorCode::invalid_argument,
-                    "the prefix search needs one score per token for all KV heads: expected " +
-                        std::to_string(n_tokens) + " scores, got " + std::to_string(layer.score.size()));
+/// C: shares of a layer's scores, descending, summed up, of the rows that weigh; as far as they were asked for.
+class CumulativeShares {
+  public:
+    CumulativeShares() = default;
+    CumulativeShares(const PromptShape & prompt, const Field & field, const LayerScore & layer) {
+        std::vector<double> some;
+        std::span<const double> scores = layer.score;
+        if (n_score_sets(prompt, layer) > 1 ||
+            std::find(field.weighs.begin(), field.weighs.end(), 0) != field.weighs.end()) {
+            some = weighing_scores(prompt, field, layer);
+            scores = some;
+        }
+        sum_ = std::accumulate(scores.begin(), scores.end(), 0.0);
+        sorted_.emplace(scores);
+        c_.reserve(scores.size());
     }
-    std::vector<double> c = layer.score;
-    const double sum = std::accumulate(c.begin(), c.end(), 0.0);
-    std::sort(c.begin(), c.end(), std::greater<>());
-    double total = 0;
-    for (double & value : c) {
-        // A layer without any attention mass (never by softmax) counts as evenly spread.
-        total += sum > 0 ? value / sum : 1.0 / static_cast<double>(n_tokens);
-        value = total;
-    }
-    return c;
-}
 
-/// T - (j_l + 1) - P, what the layer forgets when it keeps the shortest prefix of mass m. [L]
-std::vector<int64_t> forget_at(const std::vector<std::vector<double>> & c, double m) {
+    [[nodiscard]] bool reaches(double m) const {
+        return c_.size() == sorted_->size() || (!c_.empty() && c_.back() >= m);
+    }
+
+    /// Sums up until the mass m is reached.
+    void extend(double m) {
+        const auto n = static_cast<double>(sorted_->size());
+        while (!reaches(m)) {
+            sorted_->sort_more();
+            for (size_t i = c_.size(); i < sorted_->n_sorted(); ++i) {
+                // A layer without any attention mass (never by softmax) counts as evenly spread.
+                total_ += sum_ > 0 ? sorted_->at(i) / sum_ : 1.0 / n;
+                c_.push_back(total_);
+            }
+        }
+    }
+
+    /// First index where C >= m, of those that are summed up.
+    [[nodiscard]] int64_t first_at(double m) const { return std::lower_bound(c_.begin(), c_.end(), m) - c_.begin(); }
+
+  private:
+    std::optional<Descending> sorted_;
+    double sum_ = 0, total_ = 0;
+    std::vector<double> c_;
+};
+
+/// N - (j_l + 1) - P, what the layer forgets when it keeps the shortest prefix of mass m. [L]
+std::vector<int64_t> forget_at(std::vector<CumulativeShares> & c, const Field & field, double m) {
+    if (!std::all_of(c.begin(), c.end(), [m](const CumulativeShares & layer) { return layer.reaches(m); })) {
+        parallel_for(c.size(), field.n_threads, [&](size_t il) { c[il].extend(m); });
+    }
     std::vector<int64_t> raw;
-    for (const std::vector<double> & layer : c) {
-        const auto j = std::lower_bound(layer.begin(), layer.end(), m) - layer.begin();
-        raw.push_back(std::max<int64_t>(0, static_cast<int64_t>(layer.size()) - (j + 1) - kProtected));
+    for (const CumulativeShares & layer : c) {
+        raw.push_back(std::max<int64_t>(0, field.n_rows - (layer.first_at(m) + 1) - field.n_protected));
     }
     return raw;
 }
@@ -50,14 +76,12 @@ class PrefixSearchAllocator final : public Allocator {
 
     bool evicts_while_decoding() const override { return true; }
 
-    Allocation allocate(const PromptShape & prompt, std::span<const LayerScore> scores) const override {
-        const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
-        std::vector<std::vector<double>> c;
-        for (const LayerScore & layer : scores) {
-            c.push_back(cumulative_shares(layer, n_tokens));
-        }
-        const double target =
-            (static_cast<double>(prompt.n_layer) * static_cast<double>(prompt.n_tokens)) * (1 - keep_);
+    Allocation allocate(const PromptShape & prompt, const Field & field,
+                        std::span<const LayerScore> scores) const override {
+        std::vector<CumulativeShares> c(scores.size());
+        parallel_for(scores.size(), field.n_threads,
+                     [&](size_t il) { c[il] = CumulativeShares(prompt, field, scores[il]); });
+        const double target = (static_cast<double>(prompt.n_layer) * static_cast<double>(field.n_rows)) * (1 - keep_);
 
         double left = 0, right = 1, threshold = 0;
         bool met = false;
@@ -65,7 +89,7 @@ class PrefixSearchAllocator final : public Allocator {
         while (!met && iterations < kMaxHalvings) {
             ++iterations;
             threshold = (left + right) / 2;
-            const auto raw = forget_at(c, threshold);
+            const auto raw = forget_at(c, field, threshold);
             const auto n = static_cast<double>(std::accumulate(raw.begin(), raw.end(), int64_t{0}));
             met = std::abs(n - target) < kTolerance;
             (n < target ? right : left) = threshold;
@@ -76,7 +100,7 @@ class PrefixSearchAllocator final : public Allocator {
             threshold = left;
         }
 
-        const std::vector<int64_t> raw = forget_at(c, threshold);
+        const std::vector<int64_t> raw = forget_at(c, field, threshold);
         const auto sum = static_cast<double>(std::accumulate(raw.begin(), raw.end(), int64_t{0}));
         Allocation out;
         std::vector<int32_t> forget, raw_forget;
@@ -84,10 +108,11 @@ class PrefixSearchAllocator final : public Allocator {
             const int64_t f = sum > 0 ? trunc_guarded((static_cast<double>(r) * target) / sum) : 0;
             raw_forget.push_back(static_cast<int32_t>(r));
             forget.push_back(static_cast<int32_t>(f));
-            out.layers.push_back({{prompt.n_tokens - f}});
-            out.rho.push_back(static_cast<double>(f) / static_cast<double>(prompt.n_tokens));
+            out.layers.push_back({{field.n_rows - f}});
+            out.rho.push_back(static_cast<double>(f) / static_cast<double>(field.n_rows));
         }
-        if (std::all_of(forget.begin(), forget.end(), [](int32_t f) { return f <= 0; })) {
+        if (field.scope == Scope::visual ||
+            std::all_of(forget.begin(), forget.end(), [](int32_t f) { return f <= 0; })) {
             out.rho.clear();
         }
         out.extra = {{"forget", std::move(forget)},

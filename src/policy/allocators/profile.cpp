@@ -22,17 +22,19 @@ class ProfileAllocator final : public Allocator {
     bool evicts_while_decoding() const override { return true; }
     bool layerwise() const override { return true; }
 
-    LayerBudget allocate_layer(const PromptShape & prompt, int32_t il, const LayerScore & /*score*/) const override {
-        return {{prompt.n_tokens - forget(prompt, il)}};
+    LayerBudget allocate_layer(const PromptShape & /*prompt*/, const Field & field, int32_t il,
+                               const LayerScore & /*score*/) const override {
+        return {{field.n_rows - forget(field, il)}};
     }
 
-    Allocation allocate(const PromptShape & prompt, std::span<const LayerScore> scores) const override {
-        Allocation out = Allocator::allocate(prompt, scores);
+    Allocation allocate(const PromptShape & prompt, const Field & field,
+                        std::span<const LayerScore> scores) const override {
+        Allocation out = Allocator::allocate(prompt, field, scores);
         std::vector<int32_t> all;
         for (int32_t il = 0; il < prompt.n_layer; ++il) {
-            all.push_back(static_cast<int32_t>(forget(prompt, il)));
+            all.push_back(static_cast<int32_t>(forget(field, il)));
         }
-        if (std::any_of(all.begin(), all.end(), [](int32_t f) { return f > 0; })) {
+        if (field.scope != Scope::visual && std::any_of(all.begin(), all.end(), [](int32_t f) { return f > 0; })) {
             out.rho = rho_;
         }
         out.extra["forget"] = std::move(all);
@@ -40,8 +42,8 @@ class ProfileAllocator final : public Allocator {
     }
 
   private:
-    int64_t forget(const PromptShape & prompt, int32_t il) const {
-        return round_half_even(rho_[static_cast<size_t>(il)] * static_cast<double>(prompt.n_tokens));
+    int64_t forget(const Field & field, int32_t il) const {
+        return round_half_even(rho_[static_cast<size_t>(il)] * static_cast<double>(field.n_rows));
     }
 
     std::vector<double> rho_;  // [L], forgotten fraction

@@ -1,30 +1,21 @@
 // SPDX-License-Identifier: MIT
 // Baseline: nothing is observed, nothing is dropped.
-#include "policy/compose.h"
-#include "policy/methods/methods.h"
-#include "policy/params.h"
+#include "policy/parts.h"
 
 namespace kvsieve {
-namespace {
 
-std::unique_ptr<Method> make(const MethodOptions & options) {
-    const BoundParams params(full_info(), options);
-    return compose({.name = "full",
-                    .scorer = constant_scorer(),
-                    .allocator = full_allocator(),
-                    .scope = Scope::all,
-                    .keep_all_rows = true});
-}
-
-}  // namespace
-
-MethodInfo full_info() {
-    return {.name = "full",
-            .paper = "",
-            .summary = "Keeps every row; the reference that the others are measured against.",
-            .section = "full",
-            .keep_of = "",
-            .make = make};
+MethodFile full_file() {
+    return {.method = MethodRow{.name = "full",
+                                .summary = "Keeps every row; the reference that the others are measured against.",
+                                .scorer = "recent",
+                                .allocator = "uniform",
+                                .takes_keep = false},
+            .scorer = ScorerPart{.name = "recent",
+                                 .summary = "The later a token, the higher its score; nothing is observed.",
+                                 .make = [](const BoundParams &) { return constant_scorer(); }},
+            .allocator = AllocatorPart{.name = "uniform",
+                                       .summary = "n(T) rows in every layer.",
+                                       .make = [](const BoundParams & p) { return uniform_allocator(p.keep()); }}};
 }
 
 }  // namespace kvsieve

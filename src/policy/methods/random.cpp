@@ -1,31 +1,19 @@
 // SPDX-License-Identifier: MIT
 // Baseline: n(T) rows in every layer, chosen at random; the first and the last token stay.
-#include "policy/compose.h"
-#include "policy/methods/methods.h"
-#include "policy/params.h"
+#include "policy/parts.h"
 
 namespace kvsieve {
-namespace {
 
-std::unique_ptr<Method> make(const MethodOptions & options) {
-    const BoundParams params(random_info(), options);
-    return compose({.name = "random",
-                    .scorer = random_scorer(options.seed),
-                    .allocator = uniform_allocator(options.keep),
-                    .scope = Scope::middle,
-                    .keep_all_rows = options.keep == 1});
-}
-
-}  // namespace
-
-MethodInfo random_info() {
-    return {.name = "random",
-            .paper = "",
-            .summary =
-                "Keeps the first and the last row and a random choice of the others, the same number in every layer.",
-            .section = "random",
-            .keep_of = "all rows",
-            .make = make};
+MethodFile random_file() {
+    return {.method = MethodRow{.name = "random",
+                                .summary = "Keeps the first and the last row and a random choice of the others, the "
+                                           "same number in every layer.",
+                                .scorer = "random",
+                                .allocator = "uniform",
+                                .ends_stay = true},
+            .scorer = ScorerPart{.name = "random",
+                                 .summary = "Random numbers from the seed, the layer and the position.",
+                                 .make = [](const BoundParams & p) { return random_scorer(p.seed()); }}};
 }
 
 }  // namespace kvsieve

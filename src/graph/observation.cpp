@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#include "graph/observation.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "kvsieve/error.h"
+
+namespace kvsieve {
+namespace {
+
+/// First query whose attention rows the method may ask for; n_tokens = none.
+int32_t first_row(const Traits & traits, const PromptShape & shape) {
+    switch (traits.rows) {
+        case RowsWanted::none:
+            return shape.n_tokens;
+        case RowsWanted::last_window:
+            return std::max(0, shape.n_tokens - traits.window);
+        case RowsWanted::text_after_visual: {
+            int32_t first = shape.n_tokens;
+            while (first > 0 && (shape.visual_mask.empty() || shape.visual_mask[static_cast<size_t>(first) - 1] == 0)) {
+                --first;
+            }
+            return first;
+        }
+    }
+    return shape.n_tokens;
+}
+
+/// The layer in work as a method sees it.
+class EngineObservation final : public LayerObservation {
+  public:
+    EngineObservation(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
+                      std::span<const int32_t> positions, std::span<const float> saved)
+        : runner_(runner), config_(config), kv_(kv), queries_(saved) {
+        row_positions = positions;
+    }
+
+    void rows(std::span<const int32_t> positions, std::vector<float> & out) const override {
+        for (const int32_t position : positions) {
+            if (row_positions.empty() || position < row_positions.front() || position > row_positions.back()) {
+                throw Error(ErrorCode::invalid_argument, "the attention row of position " + std::to_string(position) +
+                                                             " was asked for, expected one of those observed");
+            }
+        }
+        const auto n_kv = static_cast<size_t>(kv_.n_tokens());
+        const auto n_head = static_cast<size_t>(config_.n_head);
+        out.resize(n_head * positions.size() * n_kv);
+        std::vector<float> block;  // [n_head][kRowBlock][n_kv]
+        int32_t in_block = -1;
+        for (size_t i = 0; i < positions.size(); ++i) {
+            if (positions[i] / kRowBlock != in_block) {
+                in_block = positions[i] / kRowBlock;
+                compute(in_block * kRowBlock, block);
+            }
+            const auto row = static_cast<size_t>(positions[i] % kRowBlock);
+            for (size_t h = 0; h < n_head; ++h) {
+                std::copy_n(block.begin() + static_cast<int64_t>((h * kRowBlock + row) * n_kv), n_kv,
+                            out.begin() + static_cast<int64_t>((h * positions.size() + i) * n_kv));
+            }
+        }
+    }
+
+  private:
+    /// Rows of the queries first .. first + kRowBlock - 1; what is not observed of them counts as a zero query.
+    void compute(int32_t first, std::vector<float> & out) const {
+        const auto width = static_cast<size_t>(config_.n_head) * static_cast<size_t>(config_.head_dim);
+        std::vector<float> asked(kRowBlock * width);
+        std::vector<int32_t> positions(kRowBlock);
+        for (int32_t i = 0; i < kRowBlock; ++i) {
+            const int32_t position = first + i;
+            positions[static_cast<size_t>(i)] = std::min(position, row_positions.back());
+            if (position >= row_positions.front() && position <= row_positions.back()) {
+                std::copy_n(queries_.begin() +
+                                static_cast<int64_t>(position - row_positions.front()) * static_cast<int64_t>(width),
+                            width, asked.begin() + int64_t{i} * static_cast<int64_t>(width));
+            }
+        }
+        attention_rows(runner_, config_, kv_, positions, asked, out);
+    }
+
+    GraphRunner & runner_;
+    const DecoderConfig & config_;
+    const LayerKv & kv_;
+    std::span<const float> queries_;  // [row_positions.size()][n_head][head_dim]
+};
+
+}  // namespace
+
+LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const LayerKv & kv, const Traits & traits,
+                           const PromptShape & shape)
+    : runner_(runner),
+      config_(decoder.config()),
+      kv_(kv),
+      traits_(traits),
+      shape_(shape),
+      capture_sums_(traits.importance || traits.colsum),
+      row_first_(first_row(traits, shape)) {
+    if (traits.query_stats) {
+        stats_.emplace(config_, traits.n_sink, rope_magnitude(config_.rope));
+    }
+    row_positions_.resize(static_cast<size_t>(shape.n_tokens - row_first_));
+    std::iota(row_positions_.begin(), row_positions_.end(), row_first_);
+    queries_.resize(row_positions_.size() * static_cast<size_t>(config_.n_head) *
+                    static_cast<size_t>(config_.head_dim));
+}
+
+void LayerCapture::begin_layer() {
+    if (capture_sums_) {
+        sums_.reset(config_.n_head, shape_.n_tokens);
+    }
+    if (stats_) {
+        stats_->reset();
+    }
+}
+
+void LayerCapture::add_queries(const GraphBuilder & b, int32_t first, const Qkv & qkv) {
+    if (stats_) {
+        stats_->add(b, first, qkv.q_unrotated);
+    }
+    const ggml_tensor * q = qkv.q;
+    const auto n = static_cast<int32_t>(q->ne[2]);
+    const int32_t from = std::max(first, row_first_);
+    if (from >= first + n) {
+        return;
+    }
+    const int32_t count = first + n - from;
+    const auto width = static_cast<size_t>(config_.n_head) * static_cast<size_t>(config_.head_dim);
+    ggml_tensor * part = ggml_view_3d(b.ctx, qkv.q, config_.head_dim, config_.n_head, count, q->nb[1], q->nb[2],
+                                      static_cast<size_t>(from - first) * q->nb[2]);
+    b.expand(ggml_cpy(b.ctx, part,
+                      b.external(GGML_TYPE_F32, config_.head_dim, config_.n_head, count,
+                                 queries_.data() + static_cast<size_t>(from - row_first_) * width)));
+}
+
+LayerScore LayerCapture::score(const Method & method, int32_t il) {
+    EngineObservation observation(runner_, config_, kv_, row_positions_, queries_);
+    const auto n_tokens = static_cast<size_t>(shape_.n_tokens);
+    std::vector<float> importance, keys, values, mean, covariance;
+    if (traits_.importance) {
+        importance.resize(n_tokens);
+        for (size_t k = 0; k < n_tokens; ++k) {
+            double sum = 0;
+            for (size_t h = 0; h < static_cast<size_t>(config_.n_head); ++h) {
+                sum += static_cast<double>(sums_.sums[h * n_tokens + k]);
+            }
+            importance[k] = static_cast<float>(sum / config_.n_head);
+        }
+        observation.importance = importance;
+    }
+    if (traits_.colsum) {
+        observation.colsum = sums_.sums;
+    }
+    const auto to_float = [&](const ggml_fp16_t * from, std::vector<float> & to) {
+        to.resize(n_tokens * static_cast<size_t>(config_.n_head_kv) * static_cast<size_t>(config_.head_dim));
+        ggml_fp16_to_fp32_row(from, to.data(), static_cast<int64_t>(to.size()));
+    };
+    if (traits_.keys) {
+        to_float(kv_.keys(), keys);
+        observation.keys = keys;
+    }
+    if (traits_.values) {
+        to_float(kv_.values(), values);
+        observation.values = values;
+    }
+    if (stats_) {
+        stats_->results(mean, covariance);
+        observation.query_mean = mean;
+        observation.query_cov = covariance;
+    }
+    return method.score(shape_, il, observation);
+}
+
+uint64_t LayerCapture::bytes() const {
+    return (queries_.capacity() + sums_.sums.capacity()) * sizeof(float) + (stats_ ? stats_->bytes() : 0);
+}
+
+}  // namespace kvsieve
