@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Two passes over a range: keys to scores, values to the weighted sum. Both work on tiles of rows that stay in the L1
-// cache, in blocks of 32 elements (the blocks of q8_0 and q4_0). Rows are read once from memory and converted once:
-// in registers for few queries, into a tile of floats for many.
+// cache, in blocks of 32 elements (the blocks of q8_0 and q4_0). Rows are read once from memory, in the order in which
+// they lie, and converted once: in registers for few queries, into a tile of floats for many.
 #include "graph/attention_kernel.h"
 
 #include <algorithm>
@@ -17,10 +17,15 @@
 #define KVSIEVE_UNROLL
 #endif
 
+// Vectors of unknown length cannot stand in arrays; such processors have NEON too.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graph/attention_kernel.cpp"  // this file, compiled once per instruction set
 #include <hwy/foreach_target.h>
 // clang-format off: highway.h must come behind foreach_target.h
+#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 // clang-format on
@@ -36,6 +41,8 @@ constexpr int32_t kTileRows = 64;      // 16 KiB of f16 rows of 128
 constexpr int32_t kWideFloats = 4096;  // 16 KiB of converted rows
 constexpr int32_t kMaxDim = 1024;
 constexpr int32_t kMaxBlocks = kMaxDim / kBlock;
+constexpr size_t kLine = 64;     // bytes of a cache line
+constexpr size_t kAhead = 2048;  // bytes that rows are fetched before they are needed
 
 using F = hn::CappedTag<float, kBlock>;
 using V = hn::Vec<F>;
@@ -117,6 +124,12 @@ HWY_INLINE float tail_element(const uint8_t * row, int32_t i) {
     return hn::GetLane(hn::PromoteTo(one, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(row) + i)));
 }
 
+HWY_INLINE void fetch(const uint8_t * bytes, size_t n) {
+    for (size_t at = 0; at < n; at += kLine) {
+        hwy::Prefetch(bytes + at);
+    }
+}
+
 /// scores[i][r] = scale * q[i] . k[r] for kQ queries and kR rows; scores are kRangeSlots apart.
 template <class Row, int kQ, int kR>
 HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t * rows, const float * scales,
@@ -133,7 +146,7 @@ HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t
             acc[i][r] = hn::Zero(f);
         }
     }
-    constexpr bool kDirect = !Row::kScaled && kQ * kR >= 8;  // enough sums to hide the latency of one
+    constexpr bool kDirect = !Row::kScaled && kQ * kR >= 6;  // enough sums to hide the latency of one
     V dot[kQ][kR];
     for (int32_t b = 0; b < n_block; ++b) {
         if constexpr (!kDirect) {
@@ -191,13 +204,75 @@ HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t
     }
 }
 
-/// acc[i] += sum over n rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart.
-template <class Row, int kQ>
-HWY_INLINE void add_values(const AttendRange & a, const uint8_t * rows, int32_t n, const float * scales,
-                           const float * weights, float * acc, size_t stride) {
+/// acc[i] += sum over kR rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart.
+template <class Row, int kQ, int kR>
+HWY_INLINE void add_rows(const AttendRange & a, const uint8_t * rows, const float * scales, const float * weights,
+                         float * acc, size_t stride) {
     const F f;
     constexpr size_t kLanes = hn::MaxLanes(F());
-    constexpr size_t kVectors = std::clamp<size_t>(8 / kQ, 1, kBlock / kLanes);  // whose sums stay in registers
+    const int32_t n_block = a.head_dim / kBlock;
+    V w[kQ][kR];
+    KVSIEVE_UNROLL
+    for (int i = 0; i < kQ; ++i) {
+        KVSIEVE_UNROLL
+        for (int r = 0; r < kR; ++r) {
+            w[i][r] = hn::Set(f, weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)]);
+        }
+    }
+    for (int32_t b = 0; b < n_block; ++b) {
+        V scaled[kQ][kR];
+        KVSIEVE_UNROLL
+        for (int r = 0; r < kR; ++r) {
+            KVSIEVE_UNROLL
+            for (int i = 0; i < kQ; ++i) {
+                if constexpr (Row::kScaled) {
+                    scaled[i][r] = hn::Mul(w[i][r], hn::Set(f, scales[r * n_block + b]));
+                } else {
+                    scaled[i][r] = w[i][r];
+                }
+            }
+        }
+        const uint8_t * block = rows + static_cast<size_t>(b) * Row::kBlockBytes;
+        KVSIEVE_UNROLL
+        for (size_t e = 0; e < kBlock; e += kLanes) {
+            V x[kR];
+            KVSIEVE_UNROLL
+            for (int r = 0; r < kR; ++r) {
+                x[r] = Row::load(block + static_cast<size_t>(r) * a.row_bytes, e);
+            }
+            KVSIEVE_UNROLL
+            for (int i = 0; i < kQ; ++i) {
+                float * out = acc + static_cast<size_t>(i) * stride + static_cast<size_t>(b) * size_t{kBlock} + e;
+                V sum = hn::LoadU(f, out);
+                KVSIEVE_UNROLL
+                for (int r = 0; r < kR; ++r) {
+                    sum = hn::MulAdd(x[r], scaled[i][r], sum);
+                }
+                hn::StoreU(sum, f, out);
+            }
+        }
+    }
+    for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
+        for (int i = 0; i < kQ; ++i) {
+            for (int r = 0; r < kR; ++r) {
+                acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)] +=
+                    weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] *
+                    tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e);
+            }
+        }
+    }
+}
+
+/// acc[i] += sum over n rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart. For rows in the L1
+/// cache, which are walked through once for every few columns.
+template <int kQ>
+HWY_INLINE void add_values(const AttendRange & a, const uint8_t * rows, int32_t n, const float * weights, float * acc,
+                           size_t stride) {
+    using Row = F32Row;
+    const F f;
+    constexpr size_t kLanes = hn::MaxLanes(F());
+    // whose sums stay in registers
+    constexpr size_t kVectors = std::min<size_t>(kQ >= 4 ? 2 : 4, kBlock / kLanes);
     const int32_t n_block = a.head_dim / kBlock;
     for (int32_t b = 0; b < n_block; ++b) {
         for (size_t e = 0; e < kBlock; e += kVectors * kLanes) {
@@ -215,11 +290,7 @@ HWY_INLINE void add_values(const AttendRange & a, const uint8_t * rows, int32_t 
                 V w[kQ];
                 KVSIEVE_UNROLL
                 for (int i = 0; i < kQ; ++i) {
-                    float weight = weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)];
-                    if constexpr (Row::kScaled) {
-                        weight *= scales[r * n_block + b];
-                    }
-                    w[i] = hn::Set(f, weight);
+                    w[i] = hn::Set(f, weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)]);
                 }
                 KVSIEVE_UNROLL
                 for (size_t j = 0; j < kVectors; ++j) {
@@ -259,6 +330,7 @@ HWY_INLINE void convert_rows(const AttendRange & a, const uint8_t * rows, int32_
     const size_t lanes = hn::Lanes(f);
     const int32_t n_block = a.head_dim / kBlock;
     for (int32_t r = 0; r < n; ++r, rows += a.row_bytes, out += a.head_dim) {
+        fetch(rows + kAhead, a.row_bytes);
         for (int32_t b = 0; b < n_block; ++b) {
             for (size_t e = 0; e < kBlock; e += lanes) {
                 V x = Row::load(rows + static_cast<size_t>(b) * Row::kBlockBytes, e);
@@ -285,6 +357,11 @@ HWY_INLINE void over_queries(int32_t n_query, Pass && pass) {
     if constexpr (kMax >= 4) {
         for (; i + 4 <= n_query; i += 4) {
             pass(std::integral_constant<int, 4>(), i);
+        }
+    }
+    if constexpr (kMax >= 3) {
+        for (; i + 3 <= n_query; i += 3) {
+            pass(std::integral_constant<int, 3>(), i);
         }
     }
     if constexpr (kMax >= 2) {
@@ -342,6 +419,13 @@ HWY_INLINE PartialHead soften(float * s, int32_t n_rows) {
     return {max, hn::GetLane(hn::SumOfLanes(f, sum))};
 }
 
+/// Rows that kQ queries look at together: their sums stay in registers.
+template <class Row, int kQ>
+constexpr int kRowsOf = kQ == 1   ? (Row::kScaled ? 4 : 8)
+                        : kQ == 2 ? (Row::kScaled ? 2 : 4)
+                        : kQ == 3 ? 3
+                                  : 2;
+
 template <class Row>
 void attend(const AttendRange & a, float * partial, float * weights_out, size_t weights_stride) {
     constexpr int32_t kQueries = 8;  // whose scores are held at a time
@@ -359,12 +443,15 @@ void attend(const AttendRange & a, float * partial, float * weights_out, size_t 
                             const int32_t n_block = range.head_dim / kBlock;
                             over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
                                 constexpr int kQ = decltype(k_q)::value;
-                                constexpr int kR = kQ == 1 ? 4 : 2;
+                                constexpr int kR = kRowsOf<Tile, kQ>;
                                 const float * q = range.q + static_cast<size_t>(first + i) * d;
                                 float * out = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
                                 int32_t r = 0;
                                 for (; r + kR <= n; r += kR) {
                                     const uint8_t * row = rows + static_cast<size_t>(r) * range.row_bytes;
+                                    if (!kWide && i == 0) {
+                                        fetch(row + kAhead, kR * range.row_bytes);
+                                    }
                                     score_rows<Tile, kQ, kR>(range, q, row, buffers.scales + r * n_block, out + r);
                                 }
                                 for (; r < n; ++r) {
@@ -384,17 +471,35 @@ void attend(const AttendRange & a, float * partial, float * weights_out, size_t 
                 std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(first + i) * weights_stride);
             }
         }
-        over_tiles<Row>(a, a.v, buffers,
-                        [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
-                            using Tile = decltype(kind);
-                            constexpr bool kWide = std::is_same_v<Tile, F32Row>;
-                            over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
-                                add_values<Tile, decltype(k_q)::value>(
-                                    range, rows, n, buffers.scales,
-                                    scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t),
-                                    partial + static_cast<size_t>(first + i) * stride + 2, stride);
-                            });
-                        });
+        over_tiles<Row>(
+            a, a.v, buffers,
+            [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
+                using Tile = decltype(kind);
+                constexpr bool kWide = std::is_same_v<Tile, F32Row>;
+                over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
+                    constexpr int kQ = decltype(k_q)::value;
+                    const float * weights = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
+                    float * acc = partial + static_cast<size_t>(first + i) * stride + 2;
+                    if constexpr (kWide) {
+                        add_values<kQ>(range, rows, n, weights, acc, stride);
+                    } else {
+                        constexpr int kR = kQ == 1 ? 4 : 2;
+                        const int32_t n_block = range.head_dim / kBlock;
+                        int32_t r = 0;
+                        for (; r + kR <= n; r += kR) {
+                            const uint8_t * row = rows + static_cast<size_t>(r) * range.row_bytes;
+                            if (i == 0) {
+                                fetch(row + kAhead, kR * range.row_bytes);
+                            }
+                            add_rows<Tile, kQ, kR>(range, row, buffers.scales + r * n_block, weights + r, acc, stride);
+                        }
+                        for (; r < n; ++r) {
+                            add_rows<Tile, kQ, 1>(range, rows + static_cast<size_t>(r) * range.row_bytes,
+                                                  buffers.scales + r * n_block, weights + r, acc, stride);
+                        }
+                    }
+                });
+            });
     }
 }
 

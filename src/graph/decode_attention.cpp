@@ -17,7 +17,6 @@ DecodeAttention::DecodeAttention(const RaggedKvCache & cache, const DecoderConfi
         for (int32_t first = 0; first < n_rows; first += kRangeSlots) {
             ranges_.push_back({g, first, std::min(kRangeSlots, n_rows - first)});
         }
-        n_rows_ += n_rows;
         n_weights += static_cast<size_t>(group_) * static_cast<size_t>(n_rows);
     }
     if (newest != nullptr) {
@@ -26,17 +25,12 @@ DecodeAttention::DecodeAttention(const RaggedKvCache & cache, const DecoderConfi
     }
 }
 
-/// dst [partial_floats, group, ranges]; a thread takes the ranges that begin in its share of all rows.
-void DecodeAttention::attend(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const auto & self = *static_cast<const DecodeAttention *>(userdata);
+/// dst [partial_floats, group, ranges]; a thread that has nothing to do takes the next range, and writes what any other
+/// would have written.
+void DecodeAttention::attend(ggml_tensor * dst, int, int, void * userdata) {
+    auto & self = *static_cast<DecodeAttention *>(userdata);
     const ggml_tensor * q = dst->src[0];
-    const int64_t from = self.n_rows_ * ith / nth;
-    const int64_t to = self.n_rows_ * (ith + 1) / nth;
-    int64_t row = 0;
-    for (size_t i = 0; i < self.ranges_.size(); row += self.ranges_[i++].n_rows) {
-        if (row < from || row >= to) {
-            continue;
-        }
+    for (size_t i = 0; (i = self.next_range_.fetch_add(1, std::memory_order_relaxed)) < self.ranges_.size();) {
         const Range & r = self.ranges_[i];
         const Extent & extent = self.extents_[static_cast<size_t>(r.head_kv)];
         const KvRowsView k = self.cache_.k_rows(self.il_, r.head_kv);
@@ -62,7 +56,8 @@ void DecodeAttention::attend(ggml_tensor * dst, int ith, int nth, void * userdat
 
 /// dst [head_dim, n_head]; src[0] the partial results.
 void DecodeAttention::merge(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const auto & self = *static_cast<const DecodeAttention *>(userdata);
+    auto & self = *static_cast<DecodeAttention *>(userdata);
+    self.next_range_.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
     const ggml_tensor * partial = dst->src[0];
     const size_t stride = partial->nb[2] / sizeof(float);
     const auto d = static_cast<size_t>(self.config_.head_dim);

@@ -3,6 +3,8 @@
 // slots, then their merge. The ranges and the order of the merge are fixed, so the result does not depend on threads.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -41,11 +43,11 @@ class DecodeAttention {
     const RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t il_;
-    int32_t group_;                // query heads of a KV head
-    float * weights_ = nullptr;    // [H][n_rows of the head's KV head]
-    std::vector<Extent> extents_;  // [n_head_kv]
-    std::vector<Range> ranges_;    // by KV head, then by row
-    int64_t n_rows_ = 0;           // of all ranges
+    int32_t group_;                       // query heads of a KV head
+    float * weights_ = nullptr;           // [H][n_rows of the head's KV head]
+    std::vector<Extent> extents_;         // [n_head_kv]
+    std::vector<Range> ranges_;           // by KV head, then by row
+    std::atomic<size_t> next_range_ = 0;  // that no thread has taken
 };
 
 }  // namespace kvsieve

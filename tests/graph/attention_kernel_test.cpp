@@ -5,11 +5,13 @@
 #include <ggml-cpu.h>
 #include <gtest/gtest.h>
 
-#include <hwy/targets.h>
 #include <cmath>
 #include <numeric>
 #include <random>
 #include <vector>
+
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // as in the kernel
+#include <hwy/targets.h>
 
 namespace kvsieve {
 namespace {
@@ -121,6 +123,7 @@ template <class Body>
 void on_every_target(Body && body) {
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
         hwy::SetSupportedTargetsForTest(target);
+        ASSERT_STREQ(attention_kernel_target(), hwy::TargetName(target));
         SCOPED_TRACE(hwy::TargetName(target));
         body();
     }
