@@ -131,11 +131,11 @@ std::vector<T> made_up(size_t n, uint32_t seed) {
 /// The caches of a step's sequences.
 class Step {
   public:
-    Step(const Shape & shape, const Arguments & arguments, GraphRunner & runner) : shape_(shape), runner_(runner) {
-        const auto per_layer = static_cast<size_t>(arguments.n_rows * shape.n_head_kv * kHeadDim);
+    Step(const Shape & shape, const Arguments & arguments, GraphRunner & runner) : runner_(runner) {
+        const auto per_layer = static_cast<size_t>(arguments.n_rows) * elements(shape.n_head_kv);
         const size_t row_bytes = ggml_row_size(ggml_type_of(shape.type), kHeadDim);
-        const size_t layer_bytes =
-            2 * row_bytes * static_cast<size_t>(arguments.n_rows * shape.n_head_kv * shape.n_seq);
+        const size_t layer_bytes = 2 * row_bytes * static_cast<size_t>(arguments.n_rows) *
+                                   static_cast<size_t>(shape.n_head_kv) * static_cast<size_t>(shape.n_seq);
         config_.n_layer = static_cast<int32_t>((kMinBytes + layer_bytes - 1) / layer_bytes);
         config_.n_head = shape.n_head;
         config_.n_head_kv = shape.n_head_kv;
@@ -151,9 +151,9 @@ class Step {
             }
         }
         n_rows_ = arguments.n_rows;
-        q_ = made_up<float>(static_cast<size_t>(shape.n_head * kHeadDim), 3);
-        k_ = made_up<float>(static_cast<size_t>(shape.n_head_kv * kHeadDim), 4);
-        v_ = made_up<float>(static_cast<size_t>(shape.n_head_kv * kHeadDim), 5);
+        q_ = made_up<float>(elements(shape.n_head), 3);
+        k_ = made_up<float>(elements(shape.n_head_kv), 4);
+        v_ = made_up<float>(elements(shape.n_head_kv), 5);
     }
 
     [[nodiscard]] size_t bytes() const { return bytes_; }
@@ -189,11 +189,12 @@ class Step {
     }
 
   private:
+    /// Of one token in so many heads.
+    static size_t elements(int32_t n_head) { return static_cast<size_t>(n_head) * size_t{kHeadDim}; }
     static ggml_type ggml_type_of(KvType type) {
         return type == KvType::f16 ? GGML_TYPE_F16 : type == KvType::q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_Q4_0;
     }
 
-    Shape shape_;
     GraphRunner & runner_;
     DecoderConfig config_;
     std::vector<RaggedKvCache> caches_;  // [n_seq]
