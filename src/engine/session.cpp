@@ -338,8 +338,7 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
                                     static_cast<size_t>(count) * n_embd);
         const bool last = first + count == n;
         forward(runner, *decoder, cache, part, n_processed + first,
-                last ? std::span<float>(logits) : std::span<float>(),
-                attention_options(last, newest));
+                last ? std::span<float>(logits) : std::span<float>(), attention_options(last, newest));
     }
     scratch = std::max(scratch, runner.scratch_bytes() + residual.capacity() * sizeof(float));
     eviction.run(cache, n, n_processed, newest);
