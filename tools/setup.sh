@@ -8,8 +8,8 @@ stop() { say "$*"; exit 2; }
 
 # Debian packages, each with the command that makes it unnecessary ("-": none, it is a library).
 build_packages="build-essential:g++ cmake:cmake ninja-build:ninja ccache:ccache python3:python3 python3-pip:pip
-  pkg-config:pkg-config libcli11-dev:- libfmt-dev:- libgtest-dev:- libmd-dev:- libstb-dev:- libzip-dev:- nlohmann-json3-dev:-
-  zlib1g-dev:-"
+  pkg-config:pkg-config libcli11-dev:- libfmt-dev:- libgtest-dev:- libhwy-dev:- libmd-dev:- libstb-dev:- libzip-dev:-
+  nlohmann-json3-dev:- zlib1g-dev:-"
 check_packages="clang-format-14:clang-format-14 clang-tidy-14:clang-tidy-14"
 
 # Prints the packages of the given list that are neither installed nor replaced by a command.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The options of the KV cache beside the method: row type, caps on the rows, decode policy.
+// The options of the KV cache beside the method: row type, caps on the rows, decode policy, attention.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -14,6 +14,7 @@ struct CacheArgs {
     std::string kv_tokens, kv_budget;  ///< as typed; empty: not given
     std::string decode_policy = "default";
     int32_t decode_cap = 0;
+    std::string decode_attention = "kernel";
 
     void add_to(CLI::App & app);
     /// Resolves the method too: with a cap it needs no --keep, and takes none. Throws kvsieve::Error.

@@ -11,4 +11,5 @@ void add_observe_command(CLI::App & app);
 void add_profile_command(CLI::App & app);
 void add_eval_command(CLI::App & app);
 void add_report_command(CLI::App & app);
+void add_bench_command(CLI::App & app);
 void add_make_model_command(CLI::App & app);

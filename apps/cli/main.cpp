@@ -40,6 +40,7 @@ int run_program(int argc, char ** argv) {
     add_profile_command(app);
     add_eval_command(app);
     add_report_command(app);
+    add_bench_command(app);
     add_make_model_command(app);
     try {
         app.parse(argc, argv);

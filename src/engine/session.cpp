@@ -349,6 +349,11 @@ void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores,
     answer = base.answer;
 }
 
+/// For forward(); `last`: it processes the newest token of all.
+AttentionOptions Session::Impl::attention_options(bool last, NewestAttention & newest) const {
+    return {last && eviction.wants_attention() ? &newest : nullptr, options.decode_kernel};
+}
+
 void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks) {
     const auto start = Clock::now();
     const auto n_embd = static_cast<size_t>(decoder->config().n_embd);
@@ -361,8 +366,7 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
                                     static_cast<size_t>(count) * n_embd);
         const bool last = first + count == n;
         forward(runner, *decoder, cache, part, n_processed + first,
-                last ? std::span<float>(logits) : std::span<float>(),
-                last && eviction.wants_attention() ? &newest : nullptr);
+                last ? std::span<float>(logits) : std::span<float>(), attention_options(last, newest));
     }
     scratch = std::max(scratch, runner.scratch_bytes() + residual.capacity() * sizeof(float));
     eviction.run(cache, n, n_processed, newest);
@@ -384,7 +388,7 @@ void Session::Impl::decode(int32_t token) {
     embed_tokens(runner, *decoder, ids, residual);
     NewestAttention newest;
     try {
-        forward(runner, *decoder, cache, residual, n_processed, logits, eviction.wants_attention() ? &newest : nullptr);
+        forward(runner, *decoder, cache, residual, n_processed, logits, attention_options(true, newest));
     } catch (...) {
         cache.truncate(n_processed);  // layers that already had the row
         throw;

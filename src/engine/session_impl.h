@@ -74,6 +74,7 @@ struct Session::Impl {
     void prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict, const Callbacks & callbacks);
     void take(Prefill & work);
     [[nodiscard]] bool fits(int32_t n_new) const;
+    [[nodiscard]] AttentionOptions attention_options(bool last, NewestAttention & newest) const;
     void extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks);
     void decode(int32_t token);
     Answer generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks);

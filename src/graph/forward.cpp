@@ -36,12 +36,12 @@ void embed_tokens(GraphRunner & runner, const Decoder & decoder, std::span<const
 }
 
 void forward(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, std::span<float> residual,
-             int32_t first, std::span<float> logits, NewestAttention * newest) {
+             int32_t first, std::span<float> logits, const AttentionOptions & options) {
     const DecoderConfig & config = decoder.config();
     const auto n = static_cast<int32_t>(residual.size() / static_cast<size_t>(config.n_embd));
     std::vector<int32_t> positions(static_cast<size_t>(n));
     std::iota(positions.begin(), positions.end(), first);
-    RaggedAttention attention(cache, config, n, first, newest);
+    RaggedAttention attention(cache, config, n, first, options);
 
     // one token: all layers in one graph; more: a graph per layer, so that one layer's masks are held at a time
     const int32_t layers_per_graph = n == 1 ? config.n_layer : 1;

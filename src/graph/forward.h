@@ -21,8 +21,8 @@ void embed_tokens(GraphRunner & runner, const Decoder & decoder, std::span<const
 
 /// Runs n tokens at positions first .. first+n-1 through all layers: appends their rows to the cache and attends over
 /// all rows held. `residual` [n][n_embd] is overwritten. `logits` [n_vocab] receives those of the last token; empty =
-/// not computed. `newest` receives the last token's attention; nullptr = not computed. n at most kChunkTokens.
+/// not computed. n at most kChunkTokens.
 void forward(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, std::span<float> residual,
-             int32_t first, std::span<float> logits, NewestAttention * newest = nullptr);
+             int32_t first, std::span<float> logits, const AttentionOptions & options = {});
 
 }  // namespace kvsieve

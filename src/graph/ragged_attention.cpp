@@ -34,8 +34,8 @@ ggml_tensor * rotate(const GraphBuilder & b, ggml_tensor * x, int32_t block) {
 }  // namespace
 
 RaggedAttention::RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first,
-                                 NewestAttention * newest)
-    : cache_(cache), config_(config), n_(n), first_(first), newest_(newest) {
+                                 const AttentionOptions & options)
+    : cache_(cache), config_(config), n_(n), first_(first), kernel_(options.kernel), newest_(options.newest) {
     cache_.reserve(n);
     if (newest_ != nullptr) {
         newest_->assign(static_cast<size_t>(config.n_layer), {});
@@ -107,14 +107,21 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
     appends_.back()->il = il;
     appends_.back()->first = first_;
     ggml_tensor * args[] = {qkv.k, qkv.v};
-    b.expand(ggml_custom_4d(b.ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, append_rows, GGML_N_TASKS_MAX,
-                            appends_.back().get()));
+    ggml_tensor * appended =
+        ggml_custom_4d(b.ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, append_rows, GGML_N_TASKS_MAX, appends_.back().get());
+    b.expand(appended);
 
     const int32_t n_head_kv = config_.n_head_kv;
     const int32_t group = config_.n_head / n_head_kv;
     const ggml_type type = cache_.type();
     const int64_t d = config_.head_dim;
     ggml_tensor * q = rotate(b, qkv.q, cache_.k_rotation());
+    if (n_ == 1 && kernel_) {
+        decodes_.push_back(std::make_unique<DecodeAttention>(
+            cache_, config_, il, newest_ == nullptr ? nullptr : &(*newest_)[static_cast<size_t>(il)]));
+        ggml_tensor * heads = decodes_.back()->build(b, ggml_is_contiguous(q) ? q : ggml_cont(b.ctx, q), appended);
+        return ggml_reshape_2d(b.ctx, rotate(b, heads, cache_.v_rotation()), d * config_.n_head, 1);
+    }
 
     const auto view = [&](const KvRowsView & rows, int32_t n_kv, int64_t heads, size_t head_stride) {
         return b.external(type, d, n_kv, heads, rows.row_bytes, head_stride, const_cast<uint8_t *>(rows.data));

@@ -10,6 +10,7 @@
 
 #include "cache/ragged_kv_cache.h"
 #include "graph/arch.h"
+#include "graph/decode_attention.h"
 
 namespace kvsieve {
 
@@ -17,15 +18,20 @@ namespace kvsieve {
 /// head] in slot order.
 using NewestAttention = std::vector<std::vector<float>>;
 
-/// The attention of decoding and of follow-up prompts, for graphs over one cache. ggml's flash attention over views
-/// into the extents; no padded or masked copy of the cache. Must outlive the computation of the graph.
+struct AttentionOptions {
+    /// Receives the last token's attention, from the same rows as the output; nullptr: not kept.
+    NewestAttention * newest = nullptr;
+    /// One token is the kernel's work (decode_attention.h); false takes ggml's operation for it too, the reference.
+    bool kernel = true;
+};
+
+/// The attention of decoding and of follow-up prompts, for graphs over one cache; no padded or masked copy of it.
+/// Several tokens are ggml's flash attention over views into the extents. Must outlive the computation of the graph.
 class RaggedAttention {
   public:
     /// `n` new tokens from position `first` on. Makes room for their rows (Error{runtime} when memory is out).
-    /// `newest` receives the last token's attention, computed beside the output from the same rows; nullptr: not
-    /// computed.
     RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first,
-                    NewestAttention * newest = nullptr);
+                    const AttentionOptions & options = {});
 
     /// Adds nodes that append k and v [head_dim, n_head_kv, n] to layer `il` and attend with q [head_dim, n_head, n],
     /// causally among the new tokens. Returns [head_dim * n_head, n].
@@ -49,7 +55,9 @@ class RaggedAttention {
     RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t n_, first_;
+    bool kernel_;
     NewestAttention * newest_;
+    std::vector<std::unique_ptr<DecodeAttention>> decodes_;
     std::vector<std::unique_ptr<Append>> appends_;
     std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // of the layer built last, by n_kv: [n][n_kv]
 };

@@ -76,6 +76,7 @@ Logits reference(const ReferenceModel & model, const std::vector<Text> & all, bo
 Logits ours(const std::vector<Text> & all, bool one_first, KvType type) {
     SessionOptions options;
     options.kv_type = type;
+    options.decode_kernel = false;  // libllama's arithmetic
     Session session(Model::load({KVSIEVE_SMOLLM2, {}, 2}), options);
     return force(
         all, one_first, [&] { session.reset(); },

@@ -13,11 +13,11 @@
 namespace kvsieve::test {
 namespace {
 
-class Newest : public testing::TestWithParam<std::tuple<KvType, bool>> {};
+class Newest : public testing::TestWithParam<std::tuple<KvType, bool, bool>> {};
 
 TEST_P(Newest, EqualsMaskedAttention) {
     constexpr int32_t kPrompt = 70;
-    const auto & [type, per_head] = GetParam();
+    const auto & [type, per_head, kernel] = GetParam();
     ModelShape shape = observed_shape();
     shape.head_dim = 64;  // rotated where quantised
     TempFile file(".gguf");
@@ -43,6 +43,7 @@ TEST_P(Newest, EqualsMaskedAttention) {
         });
     TinyRun run(file.path(), type), plain(file.path(), type);
     for (TinyRun * one : {&run, &plain}) {
+        one->kernel = kernel;
         one->prefill(std::span(tokens).first(kPrompt));
         one->cache.compact(plan);
     }
@@ -53,7 +54,7 @@ TEST_P(Newest, EqualsMaskedAttention) {
         std::vector<float> residual = run.embed(new_tokens);
         std::vector<float> logits(static_cast<size_t>(shape.n_vocab));
         NewestAttention newest;
-        forward(run.runner, *run.decoder, run.cache, residual, next, logits, &newest);
+        forward(run.runner, *run.decoder, run.cache, residual, next, logits, {.newest = &newest, .kernel = kernel});
         EXPECT_EQ(logits, plain.extend(new_tokens)) << "watching changed the result";
         next += n;
         ASSERT_EQ(newest.size(), static_cast<size_t>(shape.n_layer));
@@ -76,7 +77,8 @@ TEST_P(Newest, EqualsMaskedAttention) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, Newest,
-                         testing::Combine(testing::Values(KvType::f16, KvType::q8_0, KvType::q4_0), testing::Bool()));
+                         testing::Combine(testing::Values(KvType::f16, KvType::q8_0, KvType::q4_0), testing::Bool(),
+                                          testing::Bool()));
 
 }  // namespace
 }  // namespace kvsieve::test

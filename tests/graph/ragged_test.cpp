@@ -81,10 +81,10 @@ const Case kCases[] = {
     {"q4_0", KvType::q4_0, false, 0.18},
 };
 
-class Ragged : public testing::TestWithParam<std::tuple<Case, bool>> {};
+class Ragged : public testing::TestWithParam<std::tuple<Case, bool, bool>> {};
 
 TEST_P(Ragged, EqualsMaskedFullAttention) {
-    const auto & [kind, per_head] = GetParam();
+    const auto & [kind, per_head, kernel] = GetParam();
     const ModelShape shape = ragged_shape();
     TempFile file(".gguf");
     write_model(shape, file.path());
@@ -102,6 +102,7 @@ TEST_P(Ragged, EqualsMaskedFullAttention) {
 
     for (const bool layerwise : {false, true}) {
         TinyRun run(file.path(), kind.type, kind.rotate);
+        run.kernel = kernel;
         run.prefill(all.first(kPrompt), FixedPlan(plan, layerwise), true);
         for (int32_t il = 0; il < shape.n_layer; ++il) {
             for (int32_t g = 0; g < shape.n_head_kv; ++g) {
@@ -130,10 +131,11 @@ TEST_P(Ragged, EqualsMaskedFullAttention) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Ragged, testing::Combine(testing::ValuesIn(kCases), testing::Bool()),
+INSTANTIATE_TEST_SUITE_P(Types, Ragged, testing::Combine(testing::ValuesIn(kCases), testing::Bool(), testing::Bool()),
                          [](const auto & variant) {
                              return std::get<0>(variant.param).name +
-                                    (std::get<1>(variant.param) ? "_per_head" : "_per_layer");
+                                    (std::get<1>(variant.param) ? "_per_head" : "_per_layer") +
+                                    (std::get<2>(variant.param) ? "_kernel" : "_ggml");
                          });
 
 class Extension : public testing::TestWithParam<size_t> {};

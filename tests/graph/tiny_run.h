@@ -72,8 +72,8 @@ class TinyRun {
         for (size_t first = 0; first < tokens.size(); first += kChunkTokens) {
             const size_t n = std::min<size_t>(kChunkTokens, tokens.size() - first);
             const auto width = static_cast<size_t>(config().n_embd);
-            forward(runner, *decoder, cache, std::span(residual).subspan(first * width, n * width), n_processed,
-                    logits);
+            forward(runner, *decoder, cache, std::span(residual).subspan(first * width, n * width), n_processed, logits,
+                    {.kernel = kernel});
             n_processed += static_cast<int32_t>(n);
         }
         return logits;
@@ -84,6 +84,7 @@ class TinyRun {
     std::unique_ptr<Decoder> decoder;
     GraphRunner runner;
     RaggedKvCache cache;
+    bool kernel = true;  // decodes; false: ggml's operation
     Plan plan;
     int32_t n_processed = 0;
     uint64_t peak_kv = 0;

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT
+// The attention of one new token per sequence, without the rest of a model: the decode kernel against ggml's operation
+// over the same rows and against the machine's read bandwidth. One JSON line per shape.
+//   kvsieve_attention_cost [ROWS THREADS REPEATS], default 2048 2 9
+// A step appends each new row and attends, layer after layer, over more memory than caches hold. The kernel's output
+// is compared with ggml's before anything is timed. Kernel, ggml and plain reading take turns; `_ms` are the best and
+// the median of the repeats, `_gbps` count the rows' bytes in the best.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "graph/attention_kernel.h"
+#include "graph/ragged_attention.h"
+
+using namespace kvsieve;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMinBytes = size_t{512} << 20U;  // of rows or of plain reading
+constexpr double kBound = 0.02;                   // of outputs around 1: ggml rounds queries to the rows' type
+
+struct Shape {
+    int32_t n_head, n_head_kv, n_seq;
+    KvType type;
+};
+
+constexpr int32_t kHeadDim = 128;
+
+struct Arguments {
+    int32_t n_rows = 2048, n_threads = 2, n_repeat = 9;
+};
+
+double ms_of(const std::function<void()> & work) {
+    const auto start = Clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+double best(const std::vector<double> & ms) {
+    return *std::min_element(ms.begin(), ms.end());
+}
+
+double median(std::vector<double> ms) {
+    std::sort(ms.begin(), ms.end());
+    return ms[ms.size() / 2];
+}
+
+double gbps(size_t bytes, double ms) {
+    return static_cast<double>(bytes) / ms * 1e-6;
+}
+
+/// Sums a large block with all threads.
+class PlainReading {
+  public:
+    explicit PlainReading(int32_t n_threads)
+        : data_(kMinBytes / sizeof(uint64_t), 1), sums_(static_cast<size_t>(n_threads)) {}
+    [[nodiscard]] size_t bytes() const { return data_.size() * sizeof(uint64_t); }
+
+    double ms() {
+        return ms_of([this] {
+            std::vector<std::thread> threads;
+            for (size_t i = 0; i < sums_.size(); ++i) {
+                threads.emplace_back([this, i] { sums_[i] = sum(i); });
+            }
+            for (std::thread & thread : threads) {
+                thread.join();
+            }
+            uint64_t all = 0;
+            for (const uint64_t sum : sums_) {
+                all += sum;
+            }
+            if (all != data_.size()) {
+                throw std::runtime_error("the block was not read completely");
+            }
+        });
+    }
+
+  private:
+    [[nodiscard]] uint64_t sum(size_t i) const {
+        const size_t first = data_.size() * i / sums_.size();
+        const size_t last = data_.size() * (i + 1) / sums_.size();
+        uint64_t sums[8] = {};
+        size_t at = first;
+        for (; at + 8 <= last; at += 8) {
+            for (size_t lane = 0; lane < 8; ++lane) {
+                sums[lane] += data_[at + lane];
+            }
+        }
+        for (; at < last; ++at) {
+            sums[0] += data_[at];
+        }
+        uint64_t all = 0;
+        for (const uint64_t part : sums) {
+            all += part;
+        }
+        return all;
+    }
+
+    std::vector<uint64_t> data_;
+    std::vector<uint64_t> sums_;
+};
+
+template <typename T>
+std::vector<T> made_up(size_t n, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<T> out(n);
+    for (T & x : out) {
+        if constexpr (std::is_same_v<T, float>) {
+            x = normal(random);
+        } else {
+            x = ggml_fp32_to_fp16(normal(random));
+        }
+    }
+    return out;
+}
+
+/// The caches of a step's sequences.
+class Step {
+  public:
+    Step(const Shape & shape, const Arguments & arguments, GraphRunner & runner) : runner_(runner) {
+        const auto per_layer = static_cast<size_t>(arguments.n_rows) * elements(shape.n_head_kv);
+        const size_t row_bytes = ggml_row_size(ggml_type_of(shape.type), kHeadDim);
+        const size_t layer_bytes = 2 * row_bytes * static_cast<size_t>(arguments.n_rows) *
+                                   static_cast<size_t>(shape.n_head_kv) * static_cast<size_t>(shape.n_seq);
+        config_.n_layer = static_cast<int32_t>((kMinBytes + layer_bytes - 1) / layer_bytes);
+        config_.n_head = shape.n_head;
+        config_.n_head_kv = shape.n_head_kv;
+        config_.head_dim = kHeadDim;
+        config_.kq_scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
+        bytes_ = layer_bytes * static_cast<size_t>(config_.n_layer);
+        const std::vector<ggml_fp16_t> keys = made_up<ggml_fp16_t>(per_layer, 1);
+        const std::vector<ggml_fp16_t> values = made_up<ggml_fp16_t>(per_layer, 2);
+        for (int32_t s = 0; s < shape.n_seq; ++s) {
+            caches_.emplace_back(KvCacheParams{config_.n_layer, config_.n_head_kv, config_.head_dim, shape.type, true});
+            for (int32_t il = 0; il < config_.n_layer; ++il) {
+                caches_.back().store_layer(il, {.data = keys.data()}, {.data = values.data()}, arguments.n_rows);
+            }
+        }
+        n_rows_ = arguments.n_rows;
+        q_ = made_up<float>(elements(shape.n_head), 3);
+        k_ = made_up<float>(elements(shape.n_head_kv), 4);
+        v_ = made_up<float>(elements(shape.n_head_kv), 5);
+    }
+
+    [[nodiscard]] size_t bytes() const { return bytes_; }
+    [[nodiscard]] int32_t n_layer() const { return config_.n_layer; }
+
+    /// The last layer's output for the last sequence, [H * d].
+    std::vector<float> run(bool kernel) {
+        std::vector<float> out(q_.size());
+        std::vector<std::unique_ptr<RaggedAttention>> attentions;
+        for (RaggedKvCache & cache : caches_) {
+            attentions.push_back(std::make_unique<RaggedAttention>(
+                cache, config_, 1, n_rows_, AttentionOptions{.newest = nullptr, .kernel = kernel}));
+        }
+        const size_t n_nodes = 16 * static_cast<size_t>(config_.n_layer) * caches_.size() + 16;
+        runner_.run(n_nodes, [&](GraphBuilder & b) {
+            Qkv qkv;
+            qkv.q = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head, 1, q_.data());
+            qkv.k = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head_kv, 1, k_.data());
+            qkv.v = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head_kv, 1, v_.data());
+            ggml_tensor * heads = nullptr;
+            for (int32_t il = 0; il < config_.n_layer; ++il) {
+                for (const auto & attention : attentions) {
+                    heads = b.expand(attention->build(b, il, qkv));
+                }
+            }
+            b.expand(ggml_cpy(b.ctx, heads, b.external(GGML_TYPE_F32, heads->ne[0], 1, 1, out.data())));
+        });
+        for (size_t i = 0; i < caches_.size(); ++i) {
+            attentions[i]->check();
+            caches_[i].truncate(n_rows_);
+        }
+        return out;
+    }
+
+  private:
+    /// Of one token in so many heads.
+    static size_t elements(int32_t n_head) { return static_cast<size_t>(n_head) * size_t{kHeadDim}; }
+    static ggml_type ggml_type_of(KvType type) {
+        return type == KvType::f16 ? GGML_TYPE_F16 : type == KvType::q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_Q4_0;
+    }
+
+    GraphRunner & runner_;
+    DecoderConfig config_;
+    std::vector<RaggedKvCache> caches_;  // [n_seq]
+    std::vector<float> q_, k_, v_;       // of every new token
+    size_t bytes_ = 0;
+    int32_t n_rows_ = 0;
+};
+
+void measure(const Shape & shape, const Arguments & arguments, PlainReading & reading, GraphRunner & runner) {
+    Step step(shape, arguments, runner);
+    const std::vector<float> ours = step.run(true);
+    const std::vector<float> reference = step.run(false);
+    double difference = 0;
+    for (size_t i = 0; i < ours.size(); ++i) {
+        difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - static_cast<double>(reference[i])));
+    }
+    if (!(difference <= kBound)) {
+        throw std::runtime_error("the kernel differs from ggml's operation by " + std::to_string(difference) +
+                                 ", expected at most " + std::to_string(kBound));
+    }
+    std::vector<double> kernel, ggml, read;
+    for (int32_t i = 0; i < arguments.n_repeat; ++i) {
+        read.push_back(reading.ms());
+        kernel.push_back(ms_of([&] { static_cast<void>(step.run(true)); }));
+        ggml.push_back(ms_of([&] { static_cast<void>(step.run(false)); }));
+    }
+    const double read_gbps = gbps(reading.bytes(), best(read));
+    const double kernel_gbps = gbps(step.bytes(), best(kernel));
+    nlohmann::ordered_json line;
+    line["n_head"] = shape.n_head;
+    line["n_head_kv"] = shape.n_head_kv;
+    line["head_dim"] = kHeadDim;
+    line["kv_type"] = kv_type_name(shape.type);
+    line["n_rows"] = arguments.n_rows;
+    line["n_seq"] = shape.n_seq;
+    line["n_layer"] = step.n_layer();
+    line["threads"] = arguments.n_threads;
+    line["target"] = attention_kernel_target();
+    line["max_difference"] = difference;
+    line["kernel_ms"] = best(kernel);
+    line["kernel_ms_median"] = median(kernel);
+    line["ggml_ms"] = best(ggml);
+    line["ggml_ms_median"] = median(ggml);
+    line["kernel_gbps"] = kernel_gbps;
+    line["ggml_gbps"] = gbps(step.bytes(), best(ggml));
+    line["read_gbps"] = read_gbps;
+    line["share_of_read"] = kernel_gbps / read_gbps;
+    line["layer_us"] = 1e3 * best(kernel) / step.n_layer() / shape.n_seq;  // of one layer of one sequence
+    line["ggml_over_kernel"] = best(ggml) / best(kernel);
+    std::printf("%s\n", line.dump().c_str());
+    std::fflush(stdout);
+}
+
+int32_t number(const char * text) {
+    char * end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end != '\0' || value < 1 || value > 1 << 20) {
+        throw std::runtime_error(std::string("expected whole numbers from 1 to 1048576, got '") + text + "'");
+    }
+    return static_cast<int32_t>(value);
+}
+
+}  // namespace
+
+int main(int argc, char ** argv) {
+    try {
+        Arguments arguments;
+        int32_t * const all[] = {&arguments.n_rows, &arguments.n_threads, &arguments.n_repeat};
+        if (argc > 4) {
+            throw std::runtime_error("expected at most ROWS THREADS REPEATS");
+        }
+        for (int i = 1; i < argc; ++i) {
+            *all[i - 1] = number(argv[i]);
+        }
+        PlainReading reading(arguments.n_threads);
+        GraphRunner runner(arguments.n_threads);
+        for (const KvType type : {KvType::f16, KvType::q8_0, KvType::q4_0}) {
+            for (const int32_t n_seq : {1, 4, 8}) {
+                measure({16, 16, n_seq, type}, arguments, reading, runner);
+            }
+            measure({28, 4, 1, type}, arguments, reading, runner);
+        }
+    } catch (const std::exception & e) {
+        std::fprintf(stderr, "kvsieve_attention_cost: %s\n", e.what());
+        return 1;
+    }
+    return 0;
+}
