@@ -99,9 +99,12 @@ void run_eval(EvalArgs & args) {
     const auto model = Model::load(files);
     for (const CellKey & key : grid) {
         SessionOptions session;
-        session.kv_type = parse_kv_type(key.kv_type);
+        session.method = key.method;
+        session.method_options = method_options(key);
+        session.kv_type = parse_kv_type(cell_rows(key).type);
         session.chat_template = args.model.chat_template;
-        static_cast<void>(Session(model, session));  // refuses rows that the type cannot hold, before any work
+        static_cast<void>(
+            Session(model, session));  // refuses a type or a profile that does not fit the model, before any work
     }
     const ModelInfo & info = model->info();
     ResultsHeader header{.version = KVSIEVE_VERSION,
@@ -166,7 +169,8 @@ void add_eval_command(CLI::App & app) {
         ->required();
     text("--keep", args->keeps, "LIST", "Fractions of the KV entries that methods keep");
     text("--budget", args->budgets, "LIST", "Shares of the full f16 bytes; keep is solved for each sample");
-    text("--kv-type", args->kv_types, "LIST", "Types of the rows: f16, q8_0, q4_0")->capture_default_str();
+    text("--kv-type", args->kv_types, "LIST", "Types of the rows: f16, q8_0, q4_0, q8_0-unrotated, q4_0-unrotated")
+        ->capture_default_str();
     text("--system", args->system, "TEXT", "System message");
     add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "Most tokens of a generated answer");
     add_integer(*command, "--limit", args->limit, 0, INT32_MAX, "Samples, spread evenly over the set; 0 = all");

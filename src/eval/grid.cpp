@@ -6,12 +6,16 @@
 #include <string>
 #include <utility>
 
+#include "io/profile.h"
 #include "kvsieve/error.h"
 #include "kvsieve/policy.h"
 #include "policy/number.h"
 
 namespace kvsieve {
 namespace {
+
+/// A parameter of the evaluation's own: budgets from a file.
+constexpr const char * kProfile = "profile";
 
 [[noreturn]] void refuse(const std::string & sentence) {
     throw Error(ErrorCode::invalid_argument, sentence);
@@ -82,13 +86,29 @@ CellKey method_of(const std::string & text) {
 
 }  // namespace
 
+MethodOptions method_options(const CellKey & key) {
+    MethodOptions options{.keep = key.keep.value_or(1.0), .params = key.params};
+    if (const auto profile = options.params.find(kProfile); profile != options.params.end()) {
+        options.profile = read_profile(profile->second);
+        options.params.erase(profile);
+    }
+    return options;
+}
+
+CellRows cell_rows(const CellKey & key) {
+    constexpr std::string_view unrotated = "-unrotated";
+    const bool rotate = !key.kv_type.ends_with(unrotated);
+    return {key.kv_type.substr(0, key.kv_type.size() - (rotate ? 0 : unrotated.size())), rotate};
+}
+
 std::vector<CellKey> parse_grid(const GridText & text) {
     const std::vector<double> keeps = shares_of(text.keeps, "--keep");
     const std::vector<double> budgets = shares_of(text.budgets, "--budget");
     const std::vector<std::string> types = list_of(text.kv_types, "--kv-type");
     for (const std::string & type : types) {
-        if (type != "f16" && type != "q8_0" && type != "q4_0") {
-            refuse("--kv-type takes f16, q8_0 and q4_0, got " + type);
+        const CellRows rows = cell_rows({.kv_type = type});
+        if (rows.type != "q8_0" && rows.type != "q4_0" && type != "f16") {
+            refuse("--kv-type takes f16, q8_0 and q4_0, the last two also with -unrotated behind them, got " + type);
         }
     }
     std::vector<CellKey> grid;
@@ -111,7 +131,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
     }
     for (const std::string & part : names) {
         CellKey key = method_of(part);
-        const bool takes_keep = !method_info(key.method).keep_of.empty();
+        const bool takes_keep = !method_info(key.method).keep_of.empty() && !key.params.contains(kProfile);
         if (takes_keep && keeps.empty() && budgets.empty()) {
             refuse("method " + key.method + " needs --keep or --budget");
         }
@@ -120,7 +140,9 @@ std::vector<CellKey> parse_grid(const GridText & text) {
         }
         // keep and parameters are checked by the method's own rules, before any model is loaded
         for (const double keep : takes_keep && !keeps.empty() ? keeps : std::vector<double>{1.0}) {
-            static_cast<void>(make_method(key.method, {.keep = keep, .params = key.params}));
+            CellKey checked = key;
+            checked.keep = keep;
+            static_cast<void>(make_method(key.method, method_options(checked)));
         }
         if (!takes_keep) {
             add(key);

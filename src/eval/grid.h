@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "eval/results.h"
+#include "kvsieve/policy.h"
 
 namespace kvsieve {
 
@@ -15,13 +16,24 @@ struct GridText {
     std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last", or "all" of the registry
     std::string_view keeps;     ///< "0.5,0.2", may be empty
     std::string_view budgets;   ///< shares of the full f16 bytes, may be empty
-    std::string_view kv_types;  ///< "f16,q8_0"
+    std::string_view kv_types;  ///< "f16,q8_0,q4_0-unrotated"
 };
 
-/// Cells in the order of methods, then keeps, then budgets, then types. A method that takes no keep has one cell for
-/// each type, with keep 1. Throws Error{invalid_argument}: a list that is empty or repeats itself, an unknown method,
-/// parameter or type, a keep that the method does not take, a budget outside (0, 1].
+/// Cells in the order of methods, then keeps, then budgets, then types. A method that takes no keep, or that has the
+/// parameter profile=FILE, has one cell for each type, with keep 1. Throws Error{invalid_argument}: a list that is
+/// empty or repeats itself, an unknown method, parameter or type, a keep that the method does not take, a budget
+/// outside (0, 1].
 [[nodiscard]] std::vector<CellKey> parse_grid(const GridText & text);
+
+/// What a cell asks of its method; reads its profile. Throws what read_profile() throws.
+[[nodiscard]] MethodOptions method_options(const CellKey & key);
+
+/// The rows of a cell: "q8_0-unrotated" is q8_0 without the Hadamard rotation.
+struct CellRows {
+    std::string type;  ///< f16, q8_0 or q4_0
+    bool rotate = true;
+};
+[[nodiscard]] CellRows cell_rows(const CellKey & key);
 
 /// Names of metrics in the order typed. Throws Error{invalid_argument} for an empty list, a name that is not known or
 /// that comes twice.

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "eval/data_uri.h"
+#include "eval/grid.h"
 #include "eval/inequality.h"
 #include "eval/metrics.h"
 #include "kvsieve/error.h"
@@ -34,7 +35,7 @@ bool is_refusal(ErrorCode code) {
 }
 
 MethodName method_of(const CellKey & key) {
-    return {.name = key.method, .params = key.params};
+    return {.name = key.method, .params = method_options(key).params};
 }
 
 /// One sample's work.
@@ -169,10 +170,11 @@ class Measurement {
     [[nodiscard]] Session begin(const SharedPrefill & shared, const CellKey & key) {
         SessionOptions session;
         session.method = key.method;
-        session.method_options.params = key.params;
-        session.method_options.keep = key.keep.value_or(1.0);
+        session.method_options = method_options(key);
         session.kv_share = key.budget.value_or(0.0);
-        session.kv_type = parse_kv_type(key.kv_type);
+        const CellRows rows = cell_rows(key);
+        session.kv_type = parse_kv_type(rows.type);
+        session.kv_rot = rows.rotate;
         session.n_ctx = options_.n_ctx;
         session.system = options_.system;
         session.chat_template = options_.chat_template;

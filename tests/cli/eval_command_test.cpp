@@ -81,6 +81,38 @@ TEST_F(Eval, BudgetsAreEqualBytes) {
     }
 }
 
+TEST_F(Eval, ProfilesAndUnrotatedRows) {
+    const std::string profile = (dir_ / "profile.json").string(), other = (dir_ / "other.json").string();
+    write_file(profile, "[0.5, 0.25]");
+    write_file(other,
+               R"({"kvsieve_profile": 1, "method": "prefixkv", "model_fingerprint": "x", "forget": [0.5, 0.25]})");
+    const auto args_of = [&](const std::string & file) {
+        return Args{"eval",
+                    "-m",
+                    (dir_ / "model.gguf").string(),
+                    "--data",
+                    (dir_ / "data.jsonl").string(),
+                    "--metrics",
+                    "ppl",
+                    "--methods",
+                    "prefixkv:profile=" + file,
+                    "--kv-type",
+                    "f16,q4_0,q4_0-unrotated",
+                    "-o",
+                    (dir_ / "p.jsonl").string()};
+    };
+    const Finished finished = run_program(args_of(profile));
+    ASSERT_EQ(finished.exit_code, 0) << finished.err;
+    const auto rows = nlohmann::json::parse(report({"p.jsonl"}));
+    ASSERT_EQ(rows.size(), 3U);
+    EXPECT_EQ(rows[0]["n_failed"], 0);
+    EXPECT_NEAR(rows[0]["kv_bytes"].get<double>() / rows[0]["kv_bytes_full"].get<double>(), 0.625, 0.02);
+    EXPECT_EQ(rows[1]["kv_bytes"], rows[2]["kv_bytes"]);
+    EXPECT_NE(rows[1]["ppl"], rows[2]["ppl"]);
+    expect_bad(args_of(other), {"fingerprint x"});
+    expect_bad(args_of((dir_ / "none.json").string()), {"none.json"});
+}
+
 TEST_F(Eval, ThreadsAndShardsDoNotChangeAByteOfTheReport) {
     evaluate("one.jsonl", {"-t", "1"});
     evaluate("two.jsonl", {"-t", "2"});
