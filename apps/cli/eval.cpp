@@ -101,7 +101,7 @@ void run_eval(EvalArgs & args) {
         SessionOptions session;
         session.method = key.method;
         session.method_options = method_options(key);
-        session.kv_type = parse_kv_type(cell_rows(key).type);
+        session.kv_type = parse_kv_type(cell_rows(key.kv_type).type);
         session.chat_template = args.model.chat_template;
         static_cast<void>(
             Session(model, session));  // refuses a type or a profile that does not fit the model, before any work

@@ -95,10 +95,10 @@ MethodOptions method_options(const CellKey & key) {
     return options;
 }
 
-CellRows cell_rows(const CellKey & key) {
+CellRows cell_rows(std::string_view kv_type) {
     constexpr std::string_view unrotated = "-unrotated";
-    const bool rotate = !key.kv_type.ends_with(unrotated);
-    return {key.kv_type.substr(0, key.kv_type.size() - (rotate ? 0 : unrotated.size())), rotate};
+    const bool rotate = !kv_type.ends_with(unrotated);
+    return {std::string(kv_type.substr(0, kv_type.size() - (rotate ? 0 : unrotated.size()))), rotate};
 }
 
 std::vector<CellKey> parse_grid(const GridText & text) {
@@ -106,7 +106,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
     const std::vector<double> budgets = shares_of(text.budgets, "--budget");
     const std::vector<std::string> types = list_of(text.kv_types, "--kv-type");
     for (const std::string & type : types) {
-        const CellRows rows = cell_rows({.kv_type = type});
+        const CellRows rows = cell_rows(type);
         if (rows.type != "q8_0" && rows.type != "q4_0" && type != "f16") {
             refuse("--kv-type takes f16, q8_0 and q4_0, the last two also with -unrotated behind them, got " + type);
         }

@@ -28,12 +28,12 @@ struct GridText {
 /// What a cell asks of its method; reads its profile. Throws what read_profile() throws.
 [[nodiscard]] MethodOptions method_options(const CellKey & key);
 
-/// The rows of a cell: "q8_0-unrotated" is q8_0 without the Hadamard rotation.
+/// What CellKey::kv_type says: "q8_0-unrotated" is q8_0 without the Hadamard rotation.
 struct CellRows {
     std::string type;  ///< f16, q8_0 or q4_0
     bool rotate = true;
 };
-[[nodiscard]] CellRows cell_rows(const CellKey & key);
+[[nodiscard]] CellRows cell_rows(std::string_view kv_type);
 
 /// Names of metrics in the order typed. Throws Error{invalid_argument} for an empty list, a name that is not known or
 /// that comes twice.
