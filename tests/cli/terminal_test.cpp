@@ -12,7 +12,8 @@ namespace cli_test {
 namespace {
 
 /// Everything that a program shows on a terminal where `keys` are typed; nothing where there are no pseudo terminals.
-std::optional<std::string> run_on_terminal(const std::vector<std::string> & args, const std::string & keys, bool no_color) {
+std::optional<std::string> run_on_terminal(const std::vector<std::string> & args, const std::string & keys,
+                                           bool no_color) {
     std::vector<std::string> words{KVSIEVE_PROGRAM};
     words.insert(words.end(), args.begin(), args.end());
     std::vector<char *> argv;
