@@ -21,18 +21,6 @@ constexpr const char * kProfile = "profile";
     throw Error(ErrorCode::invalid_argument, sentence);
 }
 
-std::vector<std::string> split(std::string_view text, char separator) {
-    std::vector<std::string> parts;
-    while (true) {
-        const size_t end = text.find(separator);
-        parts.emplace_back(text.substr(0, end));
-        if (end == std::string_view::npos) {
-            return parts;
-        }
-        text.remove_prefix(end + 1);
-    }
-}
-
 /// The list's entries; `option` is what the user knows it by.
 std::vector<std::string> list_of(std::string_view text, const std::string & option) {
     std::vector<std::string> parts = split(text, ',');
@@ -86,11 +74,16 @@ CellKey method_of(const std::string & text) {
 
 }  // namespace
 
+std::map<std::string, std::string> method_params(const CellKey & key) {
+    std::map<std::string, std::string> params = key.params;
+    params.erase(kProfile);
+    return params;
+}
+
 MethodOptions method_options(const CellKey & key) {
-    MethodOptions options{.keep = key.keep.value_or(1.0), .params = key.params};
-    if (const auto profile = options.params.find(kProfile); profile != options.params.end()) {
+    MethodOptions options{.keep = key.keep.value_or(1.0), .params = method_params(key)};
+    if (const auto profile = key.params.find(kProfile); profile != key.params.end()) {
         options.profile = read_profile(profile->second);
-        options.params.erase(profile);
     }
     return options;
 }

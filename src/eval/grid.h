@@ -2,6 +2,7 @@
 // The grid of an evaluation: methods x (keep and budget) x KV types, from what the user typed.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,8 @@ struct GridText {
 /// outside (0, 1].
 [[nodiscard]] std::vector<CellKey> parse_grid(const GridText & text);
 
+/// A cell's parameters of its method: without the profile.
+[[nodiscard]] std::map<std::string, std::string> method_params(const CellKey & key);
 /// What a cell asks of its method; reads its profile. Throws what read_profile() throws.
 [[nodiscard]] MethodOptions method_options(const CellKey & key);
 

@@ -35,7 +35,7 @@ bool is_refusal(ErrorCode code) {
 }
 
 MethodName method_of(const CellKey & key) {
-    return {.name = key.method, .params = method_options(key).params};
+    return {.name = key.method, .params = method_params(key)};
 }
 
 /// One sample's work.
