@@ -30,6 +30,8 @@ std::vector<std::string> observed_words(const Traits & traits) {
     add(traits.keys, "keys");
     add(traits.values, "values");
     add(traits.query_stats, "mean and covariance of the queries");
+    add(traits.probes, "attention of probe queries");
+    add(traits.probes, "norms of the values behind the output projection");
     add(traits.modality, "visual token mask");
     return out;
 }

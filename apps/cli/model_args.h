@@ -8,9 +8,9 @@
 
 #include "kvsieve/engine.h"
 
-/// Binds -m, --mmproj, --chat-template, -c and -t to an application; must live as long as it.
+/// Binds -m, --mmproj, --probes, --chat-template, -c and -t to an application; must live as long as it.
 struct ModelArgs {
-    std::string model, mmproj, chat_template;
+    std::string model, mmproj, probes, chat_template;
     int32_t n_ctx = 0;
     int32_t n_threads = 0;
 

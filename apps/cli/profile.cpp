@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "commands.h"
+#include "engine/probe_recorder.h"
+#include "eval/data.h"
 #include "interrupt.h"
 #include "kvsieve/error.h"
 #include "method_options.h"
@@ -20,6 +22,7 @@
 #include "output.h"
 #include "question_image.h"
 #include "terminal.h"
+#include "usage.h"
 
 using namespace kvsieve;
 namespace fs = std::filesystem;
@@ -29,7 +32,8 @@ namespace {
 struct ProfileArgs {
     ModelArgs model;
     MethodArgs method;
-    std::string data, output, system;
+    std::string data, output, system, shard = "1/1";
+    int32_t n_probe = 256, n_predict = 256, max_rows = 64, limit = 0;
 };
 
 [[noreturn]] void refuse(const std::string & sentence) {
@@ -86,7 +90,48 @@ std::vector<double> forgotten(const Plan & plan, const PromptShape & prompt) {
     return out;
 }
 
+/// Probe queries of the model's own answers, for method sieve.
+void record_probes(const ProfileArgs & args) {
+    const DataSet data = read_data(args.data, {.skip_bad = false, .answers_needed = false});
+    args.model.check(std::ranges::any_of(data.samples, [](const Sample & s) { return !s.images.empty(); }));
+    check_writable(args.output);
+    Progress progress(TerminalStyle::of_stderr());
+    progress.update("loading", -1.0);
+    const auto model = Model::load(args.model.files());
+    SessionOptions options;
+    options.n_ctx = args.model.n_ctx;
+    options.chat_template = args.model.chat_template;
+    options.system = args.system;
+    ProbeRecorder recorder(model, options, args.max_rows);
+    Callbacks callbacks;
+    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
+    const InterruptGuard interrupts;
+    const GenerateOptions generate{.n_predict = args.n_predict, .stop = {}, .sampling = {}};
+    const auto chosen = select_samples(data.samples.size(), static_cast<size_t>(args.limit), parse_shard(args.shard));
+    size_t n_done = 0;
+    for (const size_t i : chosen) {
+        progress.update("answers", static_cast<double>(n_done++) / static_cast<double>(chosen.size()));
+        const Sample & sample = data.samples[i];
+        const Question & first = sample.turns[0];
+        if (first.prompt_tokens.empty()) {
+            recorder.add(Turn{first.prompt, sample.images}, generate, callbacks);
+        } else {
+            recorder.add(first.prompt_tokens, generate, callbacks);
+        }
+    }
+    progress.update("clusters", -1.0);
+    ProbeData probes = recorder.probes(args.n_probe, args.model.threads());
+    probes.data_sha256 = data.sha256;
+    write_probes(args.output, probes);
+    progress.hide();
+    fmt::print(stderr, "{}: {} answers, {} tokens, {} probes for each of {} layers x {} heads\n", args.output,
+               probes.n_samples, recorder.n_rows(), probes.n_probe, probes.n_layer, probes.n_head);
+}
+
 void profile(const ProfileArgs & args) {
+    if (args.method.method == "sieve") {
+        return record_probes(args);
+    }
     const MethodChoice choice = args.method.resolve();
     if (!method_info(choice.method).takes_profile || choice.options.profile) {
         throw Error(ErrorCode::invalid_argument,
@@ -149,7 +194,12 @@ void add_profile_command(CLI::App & app) {
         ->type_name("FILE")
         ->required();
     command->add_option("--system", args->system, "System message")->type_name("TEXT");
-    command->add_option("-o,--output", args->output, "The profile (JSON)")->type_name("FILE")->required();
+    command->add_option("-o,--output", args->output, "The profile: JSON, or the probes of sieve as GGUF")->type_name("FILE")->required();
+    add_integer(*command, "--n-probe", args->n_probe, 1, 65536, "sieve: probe queries for each layer and head");
+    add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "sieve: most tokens of an answer");
+    add_integer(*command, "--max-rows", args->max_rows, 1, INT32_MAX, "sieve: most tokens recorded of one answer");
+    add_integer(*command, "--limit", args->limit, 0, INT32_MAX, "sieve: samples, spread evenly over the set; 0 = all");
+    command->add_option("--shard", args->shard, "sieve: only every N-th sample from the I-th on")->type_name("I/N");
     args->method.add_to(*command);
     command->get_option("--method")->default_str(args->method.method);
     command->callback([args] { profile(*args); });

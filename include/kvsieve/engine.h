@@ -21,6 +21,9 @@ struct ModelOptions {
     std::filesystem::path model;                  ///< GGUF of the language model
     std::optional<std::filesystem::path> mmproj;  ///< GGUF of the vision encoder; without it text only
     int32_t n_threads = 0;                        ///< 0 = one per core of the machine
+    /// Probe queries recorded with this model (kvsieve profile --method sieve); without them, methods that observe
+    /// probes take the prompt's own last queries.
+    std::optional<std::filesystem::path> probes = std::nullopt;
 };
 
 /// What a model's metadata says.
@@ -39,6 +42,7 @@ struct ModelInfo {
     int32_t n_ctx_train = 0;
     uint64_t weight_bytes = 0;  ///< of the language model's tensors
     bool has_vision = false;
+    int32_t n_probe = 0;  ///< probe queries per layer and head; 0 = the model came without any
 };
 
 /// The model pair that comes with kvsieve: `KVSIEVE_MODELS`, else share/kvsieve/models beside the program, else
@@ -159,6 +163,8 @@ struct Answer {
     Timings timings;
 };
 
+class ProbeRecorder;  // of the engine's own
+
 /// One conversation: one sequence with its own cache. The method compresses the cache once, after the first
 /// turn's prompt; later turns go on from what is left, at their true positions. Not thread-safe.
 class Session {
@@ -208,6 +214,7 @@ class Session {
 
   private:
     friend class SharedPrefill;
+    friend class ProbeRecorder;
     struct Impl;
     explicit Session(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

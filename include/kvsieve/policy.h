@@ -53,6 +53,11 @@ struct Traits {
     /// Mean and covariance of the queries before RoPE over positions n_sink .. T-1.
     bool query_stats = false;
     int32_t n_sink = 0;
+    /// What probe queries, moved behind the prompt, attend to, and how large the heads' values are behind the output
+    /// projection: probe_mean, probe_square, output_norm. Probes are the model's (ModelOptions::probes), else the
+    /// prompt's own last queries.
+    bool probes = false;
+    int32_t n_queries = 0;  ///< the last so many queries before RoPE (last_queries)
     /// K > 0: only layer K-1 is observed, and the tokens that plan_layer(prompt, K, score of layer K-1) drops leave
     /// the prefill before layer K, which has the same plan as all deeper ones (FastV). Layers below K keep everything.
     int32_t prune_layer = 0;
@@ -76,6 +81,11 @@ class LayerObservation {
     std::span<const float> query_mean;  ///< [H, d], of the queries before RoPE at positions n_sink .. T-1
     std::span<const float> query_cov;   ///< [H, d, d], divisor T - n_sink
     std::span<const float> queries;     ///< [H, T, d], before RoPE; from dumps only, counts before the two above
+    /// Attention that the probe queries of a head pay to the prompt's keys: mean and mean square over the probes.
+    std::span<const float> probe_mean;    ///< [H, T]
+    std::span<const float> probe_square;  ///< [H, T]
+    std::span<const float> output_norm;   ///< [H, T], norm of v W_o: the value behind the head's output projection
+    std::span<const float> last_queries;  ///< [n, H, d], n = min(n_queries, T), before RoPE
     /// Positions whose attention rows can be asked for, ascending.
     std::span<const int32_t> row_positions;
     /// Softmax rows [H, n, T] (causal: 0 behind the query) of the given positions, a subset of `row_positions`.

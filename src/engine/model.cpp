@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char * kModelName = "kvsieve-tiny-model-f16.gguf";
 constexpr const char * kMmprojName = "kvsieve-tiny-mmproj-f16.gguf";
+constexpr const char * kProbesName = "kvsieve-tiny-probes-f16.gguf";
 
 ModelInfo read_info(const GgufFile & file) {
     Weights weights(file);
@@ -57,6 +58,9 @@ ModelOptions embedded_model() {
         options.model = place / kModelName;
         options.mmproj = place / kMmprojName;
         if (std::filesystem::exists(options.model, error) && std::filesystem::exists(*options.mmproj, error)) {
+            if (std::filesystem::exists(place / kProbesName, error)) {
+                options.probes = place / kProbesName;
+            }
             return options;
         }
         if (looked.size() < 400) {
@@ -87,6 +91,16 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
         info.has_vision = true;
         info.vision_fingerprint = vision->fingerprint();
     }
+    if (options.probes) {
+        Weights weights(file);
+        probes = std::make_unique<ProbeFile>(*options.probes, make_decoder(file, weights, 0)->config(), info.fingerprint);
+        info.n_probe = probes->n_probe();
+    }
+}
+
+ProbeSource Model::Impl::probe_source(const Decoder & decoder) const {
+    std::call_once(factors_made_, [&] { factors_ = std::make_unique<OutputFactors>(decoder, n_threads); });
+    return {probes.get(), factors_.get()};
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -2,9 +2,12 @@
 // What a Model holds, for the engine's own files.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
 
 #include "gguf/gguf_file.h"
+#include "graph/probes.h"
 #include "kvsieve/engine.h"
 #include "text/text_model.h"
 #include "vision/vision_encoder.h"
@@ -19,6 +22,14 @@ struct Model::Impl {
     TextModel text;
     std::optional<VisionEncoder> vision;
     int32_t n_threads = 1;
+    std::unique_ptr<const ProbeFile> probes;  // nullptr: the model has none
+
+    /// The probes, and the factors of the output projections, which are made when they are first asked for. Thread-safe.
+    [[nodiscard]] ProbeSource probe_source(const Decoder & decoder) const;
+
+  private:
+    mutable std::once_flag factors_made_;
+    mutable std::unique_ptr<const OutputFactors> factors_;
 };
 
 }  // namespace kvsieve

@@ -25,6 +25,8 @@ namespace kvsieve {
         all.query_stats = true;
         all.n_sink = b.n_sink;
     }
+    all.probes |= b.probes;
+    all.n_queries = std::max(all.n_queries, b.n_queries);
     if (b.rows == RowsWanted::text_after_visual || all.rows == RowsWanted::none) {
         all.rows = b.rows;
     }
@@ -72,6 +74,9 @@ class Narrowed final : public LayerObservation {
         values = shown(traits.values, from.values);
         query_mean = shown(traits.query_stats, from.query_mean);
         query_cov = shown(traits.query_stats, from.query_cov);
+        probe_mean = shown(traits.probes, from.probe_mean);
+        probe_square = shown(traits.probes, from.probe_square);
+        output_norm = shown(traits.probes, from.output_norm);
         row_positions = from.row_positions.last(static_cast<size_t>(n_rows));
     }
     void rows(std::span<const int32_t> positions, std::vector<float> & out) const override {

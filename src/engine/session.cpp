@@ -272,8 +272,9 @@ void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, 
                       config.head_dim, prompt.n_tokens(), prompt.visual_mask};
     asked.next_position = prompt.next_position;
     PlanMaker maker = choose_method(asked, n_predict);
+    const bool probing = !maker.keeps_everything && maker.method->traits().probes;
     Prefill work(runner, *decoder, cache, *maker.method, std::move(asked), std::move(residual), !maker.keeps_everything,
-                 std::move(maker.planner));
+                 std::move(maker.planner), probing ? parts().probe_source(*decoder) : ProbeSource());
     work.on_residual(on_residual);
     do {
         throw_if_cancelled(callbacks);

@@ -68,6 +68,23 @@ class EngineObservation final : public LayerObservation {
     std::span<const float> queries_;  // [row_positions.size()][n_head][head_dim]
 };
 
+/// Queries [head_dim, n_head, n] of tokens from `first` on into a buffer that begins with token `saved_first`.
+void save_queries(const GraphBuilder & b, const DecoderConfig & config, ggml_tensor * q, int32_t first,
+                         int32_t saved_first, std::vector<float> & buffer) {
+    const auto n = static_cast<int32_t>(q->ne[2]);
+    const int32_t from = std::max(first, saved_first);
+    if (from >= first + n) {
+        return;
+    }
+    const int32_t count = first + n - from;
+    const auto width = static_cast<size_t>(config.n_head) * static_cast<size_t>(config.head_dim);
+    ggml_tensor * part = ggml_view_3d(b.ctx, q, config.head_dim, config.n_head, count, q->nb[1], q->nb[2],
+                                      static_cast<size_t>(from - first) * q->nb[2]);
+    b.expand(ggml_cpy(b.ctx, part,
+                      b.external(GGML_TYPE_F32, config.head_dim, config.n_head, count,
+                                 buffer.data() + static_cast<size_t>(from - saved_first) * width)));
+}
+
 }  // namespace
 
 int32_t first_row(const Traits & traits, const PromptShape & shape) {
@@ -88,14 +105,16 @@ int32_t first_row(const Traits & traits, const PromptShape & shape) {
 }
 
 LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const LayerKv & kv, const Traits & traits,
-                           const PromptShape & shape)
+                           const PromptShape & shape, const ProbeSource & source)
     : runner_(runner),
+      decoder_(decoder),
       config_(decoder.config()),
       kv_(kv),
       traits_(traits),
       shape_(shape),
       capture_sums_(traits.importance || traits.colsum),
-      row_first_(first_row(traits, shape)) {
+      row_first_(first_row(traits, shape)),
+      source_(source) {
     if (traits.query_stats) {
         stats_.emplace(config_, traits.n_sink, rope_magnitude(config_.rope));
     }
@@ -103,6 +122,30 @@ LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const 
     std::iota(row_positions_.begin(), row_positions_.end(), row_first_);
     queries_.resize(row_positions_.size() * static_cast<size_t>(config_.n_head) *
                     static_cast<size_t>(config_.head_dim));
+    const bool own = traits.probes && source.probes == nullptr;
+    const int32_t n_saved = std::min(shape.n_tokens, std::max(traits.n_queries, own ? kOwnProbes : 0));
+    unrotated_first_ = shape.n_tokens - n_saved;
+    unrotated_.resize(static_cast<size_t>(n_saved) * static_cast<size_t>(config_.n_head) *
+                      static_cast<size_t>(config_.head_dim));
+    for (int32_t h = 0; own && h < config_.n_head; ++h) {
+        for (int32_t i = 0; i < n_saved; ++i) {
+            own_offsets_.push_back(i);
+        }
+    }
+    own_weights_.assign(own_offsets_.size(), 1.0F / static_cast<float>(std::max(n_saved, 1)));
+    own_shares_.assign(own_offsets_.size(), 1.0F);
+}
+
+LayerProbes LayerCapture::own_probes() const {
+    const size_t head = static_cast<size_t>(config_.head_dim) * sizeof(float);
+    return {.type = GGML_TYPE_F32,
+            .queries = reinterpret_cast<const std::byte *>(unrotated_.data()),
+            .n = shape_.n_tokens - unrotated_first_,
+            .probe_bytes = head * static_cast<size_t>(config_.n_head),
+            .head_bytes = head,
+            .offsets = own_offsets_,
+            .weights = own_weights_,
+            .shares = own_shares_};
 }
 
 void LayerCapture::begin_layer() {
@@ -118,19 +161,8 @@ void LayerCapture::add_queries(const GraphBuilder & b, int32_t first, const Qkv 
     if (stats_) {
         stats_->add(b, first, qkv.q_unrotated);
     }
-    const ggml_tensor * q = qkv.q;
-    const auto n = static_cast<int32_t>(q->ne[2]);
-    const int32_t from = std::max(first, row_first_);
-    if (from >= first + n) {
-        return;
-    }
-    const int32_t count = first + n - from;
-    const auto width = static_cast<size_t>(config_.n_head) * static_cast<size_t>(config_.head_dim);
-    ggml_tensor * part = ggml_view_3d(b.ctx, qkv.q, config_.head_dim, config_.n_head, count, q->nb[1], q->nb[2],
-                                      static_cast<size_t>(from - first) * q->nb[2]);
-    b.expand(ggml_cpy(b.ctx, part,
-                      b.external(GGML_TYPE_F32, config_.head_dim, config_.n_head, count,
-                                 queries_.data() + static_cast<size_t>(from - row_first_) * width)));
+    save_queries(b, config_, qkv.q_unrotated, first, unrotated_first_, unrotated_);
+    save_queries(b, config_, qkv.q, first, row_first_, queries_);
 }
 
 LayerScore LayerCapture::score(const Method & method, int32_t il) {
@@ -168,11 +200,25 @@ LayerScore LayerCapture::score(const Method & method, int32_t il) {
         observation.query_mean = mean;
         observation.query_cov = covariance;
     }
+    ProbeAttention probed;
+    std::vector<float> norms;
+    if (traits_.probes) {
+        const int32_t next = shape_.next_position < 0 ? shape_.n_tokens : shape_.next_position;
+        const LayerProbes probes = source_.probes != nullptr ? source_.probes->layer(il) : own_probes();
+        probed = probe_attention(runner_, config_, kv_, decoder_.rope_factors(il), probes, next);
+        norms = source_.factors->norms(runner_, config_, kv_, il);
+        observation.probe_mean = probed.mean;
+        observation.probe_square = probed.square;
+        observation.output_norm = norms;
+    }
+    if (traits_.n_queries > 0) {
+        observation.last_queries = unrotated_;
+    }
     return method.score(shape_, il, observation);
 }
 
 uint64_t LayerCapture::bytes() const {
-    return (queries_.capacity() + sums_.sums.capacity()) * sizeof(float) + (stats_ ? stats_->bytes() : 0);
+    return (queries_.capacity() + unrotated_.capacity() + sums_.sums.capacity()) * sizeof(float) + (stats_ ? stats_->bytes() : 0);
 }
 
 }  // namespace kvsieve

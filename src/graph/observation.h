@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "graph/prefill_attention.h"
+#include "graph/probes.h"
 #include "graph/query_stats.h"
 #include "kvsieve/policy.h"
 
@@ -26,7 +27,7 @@ class LayerCapture {
   public:
     /// `traits` with everything off: captures nothing. References must outlive this.
     LayerCapture(GraphRunner & runner, const Decoder & decoder, const LayerKv & kv, const Traits & traits,
-                 const PromptShape & shape);
+                 const PromptShape & shape, const ProbeSource & source);
 
     /// Before a layer's first chunk.
     void begin_layer();
@@ -39,7 +40,10 @@ class LayerCapture {
     [[nodiscard]] uint64_t bytes() const;
 
   private:
+    [[nodiscard]] LayerProbes own_probes() const;
+
     GraphRunner & runner_;
+    const Decoder & decoder_;
     const DecoderConfig & config_;
     const LayerKv & kv_;
     Traits traits_;
@@ -50,6 +54,12 @@ class LayerCapture {
     int32_t row_first_;                   // rotated queries from this token on are saved
     std::vector<int32_t> row_positions_;  // row_first .. T-1
     std::vector<float> queries_;          // [T - row_first][n_head][head_dim]
+    ProbeSource source_;
+    int32_t unrotated_first_;       // queries before RoPE from this token on are saved
+    std::vector<float> unrotated_;  // [T - unrotated_first][n_head][head_dim]
+    // of the prompt's own queries in the probes' place, [n_head][T - unrotated_first]
+    std::vector<int32_t> own_offsets_;
+    std::vector<float> own_weights_, own_shares_;
 };
 
 }  // namespace kvsieve

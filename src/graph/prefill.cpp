@@ -10,6 +10,7 @@
 #include "cache/check_plan.h"
 #include "graph/forward.h"
 #include "graph/observation.h"
+#include "kvsieve/error.h"
 #include "policy/clock.h"
 
 namespace kvsieve {
@@ -56,7 +57,7 @@ struct Prefill::Impl {
     uint64_t buffer_peak = 0;
 
     Impl(GraphRunner & runner_, const Decoder & decoder_, RaggedKvCache & cache_, const Method & method_,
-         PromptShape shape_, std::vector<float> residual_, bool observe_, Planner planner_)
+         PromptShape shape_, std::vector<float> residual_, bool observe_, Planner planner_, const ProbeSource & source)
         : runner(runner_),
           decoder(decoder_),
           cache(cache_),
@@ -74,8 +75,12 @@ struct Prefill::Impl {
         if (traits.query_stats) {
             shape.rope = rope_shape(decoder);
         }
+        if (traits.probes && source.factors == nullptr) {
+            throw Error(ErrorCode::invalid_argument,
+                        "a method that observes probe queries needs the factors of the model's output projections");
+        }
         method.check(shape);
-        capture.emplace(runner, decoder, kv, traits, shape);
+        capture.emplace(runner, decoder, kv, traits, shape, source);
         positions.resize(static_cast<size_t>(shape.n_tokens));
         std::iota(positions.begin(), positions.end(), 0);
         chunk = chunk_tokens(config, n_alive);
@@ -218,9 +223,10 @@ struct Prefill::Impl {
 };
 
 Prefill::Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
-                 PromptShape shape, std::vector<float> residual, bool observe, Planner planner)
+                 PromptShape shape, std::vector<float> residual, bool observe, Planner planner,
+                 const ProbeSource & source)
     : impl_(std::make_unique<Impl>(runner, decoder, cache, method, std::move(shape), std::move(residual), observe,
-                                   std::move(planner))) {}
+                                   std::move(planner), source)) {}
 
 Prefill::Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
                  PromptShape shape, std::vector<float> residual, const LayerScore & score)

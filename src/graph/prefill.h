@@ -10,6 +10,7 @@
 
 #include "cache/ragged_kv_cache.h"
 #include "graph/arch.h"
+#include "graph/probes.h"
 #include "kvsieve/policy.h"
 
 namespace kvsieve {
@@ -36,9 +37,11 @@ class Prefill {
     /// `residual` [n_tokens][n_embd] holds the embeddings of the prompt and is consumed. `observe` = false: the
     /// method is not asked and everything is kept. The cache must be empty; all references must outlive this.
     /// `planner` for methods that need all layers' scores; without it the method plans. The shape gets what the
-    /// method's traits ask for beside it (rope). Throws the method's refusal of such a prompt.
+    /// method's traits ask for beside it (rope). `source` for Traits::probes, which cannot be observed without its
+    /// factors. Throws the method's refusal of such a prompt.
     Prefill(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, const Method & method,
-            PromptShape shape, std::vector<float> residual, bool observe, Planner planner = {});
+            PromptShape shape, std::vector<float> residual, bool observe, Planner planner = {},
+            const ProbeSource & source = {});
     ~Prefill();
     Prefill(const Prefill &) = delete;
     Prefill & operator=(const Prefill &) = delete;

@@ -20,7 +20,7 @@ struct ArrayRow {
     std::string_view name;
     std::string_view dims;
 };
-constexpr std::array<ArrayRow, 14> kArrays = {{
+constexpr std::array<ArrayRow, 17> kArrays = {{
     {"importance", "LT"},
     {"colsum", "LHT"},
     {"rows", "LHQT"},
@@ -31,6 +31,9 @@ constexpr std::array<ArrayRow, 14> kArrays = {{
     {"queries", "LHTd"},
     {"query_mean", "LHd"},
     {"query_cov", "LHdd"},
+    {"probe_mean", "LHT"},
+    {"probe_square", "LHT"},
+    {"output_norm", "LHT"},
     {"rope_freqs", "m"},
     {"rope_layout", ""},
     {"next_position", ""},
@@ -96,7 +99,7 @@ std::vector<float> read_attention(const NpzFile & file, const std::string & name
     std::vector<float> out = file.read_floats(name);
     const auto bad = std::find_if(out.begin(), out.end(), [](float x) { return x < 0; });
     if (bad != out.end()) {
-        fail(file, name, "it is negative at element " + std::to_string(bad - out.begin()) + "; attention never is");
+        fail(file, name, "it is negative at element " + std::to_string(bad - out.begin()) + "; expected at least 0");
     }
     return out;
 }
@@ -123,6 +126,7 @@ struct ObservationFile::Impl {
     int32_t n_row = 0;  ///< Q
     // Arrays in full; empty where neither wanted nor needed for what is wanted.
     std::vector<float> importance, colsum, rows, keys, values, attention, queries, query_mean, query_cov;
+    std::vector<float> probe_mean, probe_square, output_norm;
     std::vector<int32_t> row_positions;
 
     class Layer final : public LayerObservation {
@@ -135,6 +139,9 @@ struct ObservationFile::Impl {
             queries = part(impl.queries);
             query_mean = part(impl.query_mean);
             query_cov = part(impl.query_cov);
+            probe_mean = part(impl.probe_mean);
+            probe_square = part(impl.probe_square);
+            output_norm = part(impl.output_norm);
             row_positions = impl.row_positions;
         }
 
@@ -351,6 +358,14 @@ ObservationFile::ObservationFile(const std::filesystem::path & path, std::string
     }
     if (wanted.query_stats) {
         impl_->load_queries(file, method);
+    }
+    if (wanted.probes) {
+        for (auto & [name, array] : {std::pair{"probe_mean", &Impl::probe_mean},
+                                     std::pair{"probe_square", &Impl::probe_square},
+                                     std::pair{"output_norm", &Impl::output_norm}}) {
+            impl_->need(file, method, name);
+            (*impl_).*array = read_attention(file, name);
+        }
     }
     for (size_t il = 0; il < static_cast<size_t>(impl_->prompt.n_layer); ++il) {
         impl_->layers.push_back(std::make_unique<Impl::Layer>(*impl_, il));

@@ -61,7 +61,10 @@ struct ObservationWriter::Impl {
                 {"keys", {n_group, n, d}, &LayerObservation::keys, traits.keys},
                 {"values", {n_group, n, d}, &LayerObservation::values, traits.values},
                 {"query_mean", {n_head, d}, &LayerObservation::query_mean, traits.query_stats},
-                {"query_cov", {n_head, d, d}, &LayerObservation::query_cov, traits.query_stats}};
+                {"query_cov", {n_head, d, d}, &LayerObservation::query_cov, traits.query_stats},
+                {"probe_mean", {n_head, n}, &LayerObservation::probe_mean, traits.probes},
+                {"probe_square", {n_head, n}, &LayerObservation::probe_square, traits.probes},
+                {"output_norm", {n_head, n}, &LayerObservation::output_norm, traits.probes}};
     }
 
     [[nodiscard]] static uint64_t product(const std::vector<uint64_t> & shape) {

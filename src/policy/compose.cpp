@@ -32,7 +32,7 @@ void check_shape(const std::string & method, const Traits & traits, const Prompt
         refuse("the prompt has " + std::to_string(p.n_head) + " query heads and " + std::to_string(p.n_head_kv) +
                " KV heads; expected a whole number of query heads per KV head");
     }
-    const bool sees_heads = traits.colsum || traits.rows != RowsWanted::none || traits.query_stats;
+    const bool sees_heads = traits.colsum || traits.rows != RowsWanted::none || traits.query_stats || traits.probes;
     const bool sees_cache = traits.keys || traits.values || traits.per_head || traits.colsum;
     if ((sees_heads && p.n_head < 1) || (sees_cache && p.n_head_kv < 1)) {
         refuse("method " + method + " needs the number of " + (sees_heads && p.n_head < 1 ? "query" : "KV") +

@@ -25,6 +25,7 @@ std::string observed(const Traits & traits) {
     add(traits.keys, "keys");
     add(traits.values, "values");
     add(traits.query_stats, "query mean and covariance");
+    add(traits.probes, "attention of probe queries, output norms");
     add(traits.modality, "visual mask");
     return words.empty() ? "nothing" : word_list(words);
 }

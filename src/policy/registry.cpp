@@ -31,6 +31,7 @@ MethodFile cake_file();
 MethodFile lava_file();
 MethodFile vl_cache_file();
 MethodFile fastv_file();
+MethodFile sieve_file();
 
 std::span<const MethodFile> method_files() {
     static const std::vector<MethodFile> files = {
@@ -39,6 +40,7 @@ std::span<const MethodFile> method_files() {
         uniform_prefix_file(), prefixkv_file(),  aircache_file(),      mixkv_file(),
         tova_file(),           knorm_file(),     keydiff_file(),       expected_attention_file(),
         cake_file(),           lava_file(),      vl_cache_file(),      fastv_file(),
+        sieve_file(),
     };
     return files;
 }

@@ -139,6 +139,10 @@ class Llama final : public Decoder {
         return factors != nullptr ? static_cast<const float *>(factors->data) : nullptr;
     }
 
+    [[nodiscard]] const ggml_tensor * output_projection(int32_t il) const override {
+        return layers_[static_cast<size_t>(il)].wo;
+    }
+
     ggml_tensor * finish_layer(const GraphBuilder & b, int32_t il, ggml_tensor * residual,
                                ggml_tensor * heads) const override {
         const LlamaLayer & layer = layers_[static_cast<size_t>(il)];

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+#include "engine/probe_recorder.h"
+
+#include <gguf.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "engine/narrowed.h"
+#include "engine/session_impl.h"
+#include "graph/probes.h"
+#include "io/atomic_file.h"
+#include "kvsieve/error.h"
+#include "policy/parallel.h"
+#include "policy/rows.h"
+
+namespace kvsieve {
+
+void write_probes(const std::filesystem::path & path, const ProbeData & data) {
+    const auto n_list = static_cast<size_t>(data.n_head) * static_cast<size_t>(data.n_probe);
+    const auto d = static_cast<size_t>(data.head_dim);
+    const size_t bytes = static_cast<size_t>(data.n_layer) * (n_list * (d * 2 + 12) + 4 * (ggml_tensor_overhead() + 64));
+    const std::unique_ptr<ggml_context, void (*)(ggml_context *)> ctx(ggml_init({bytes, nullptr, false}), ggml_free);
+    const std::unique_ptr<gguf_context, void (*)(gguf_context *)> file(gguf_init_empty(), gguf_free);
+    if (!ctx || !file) {
+        throw Error(ErrorCode::runtime, "not enough memory for the probes");
+    }
+    gguf_set_val_str(file.get(), "general.architecture", kProbesArchitecture);
+    gguf_set_val_u32(file.get(), "kvsieve.probes.version", kProbesVersion);
+    gguf_set_val_str(file.get(), "kvsieve.probes.model_fingerprint", data.model_fingerprint.c_str());
+    gguf_set_val_str(file.get(), "kvsieve.probes.data_sha256", data.data_sha256.c_str());
+    gguf_set_val_u32(file.get(), "kvsieve.probes.n_samples", static_cast<uint32_t>(data.n_samples));
+    gguf_set_val_u32(file.get(), "kvsieve.probes.n_probe", static_cast<uint32_t>(data.n_probe));
+    for (int32_t il = 0; il < data.n_layer; ++il) {
+        const auto at = static_cast<size_t>(il) * n_list;
+        const auto add = [&](const char * what, ggml_type type, std::initializer_list<int64_t> ne) {
+            ggml_tensor * tensor = ggml_new_tensor(ctx.get(), type, static_cast<int>(ne.size()), ne.begin());
+            ggml_set_name(tensor, ("blk." + std::to_string(il) + "." + what).c_str());
+            gguf_add_tensor(file.get(), tensor);
+            return tensor->data;
+        };
+        std::copy_n(data.queries.data() + at * d, n_list * d,
+                    static_cast<ggml_fp16_t *>(
+                        add("probe_q", GGML_TYPE_F16, {data.head_dim, data.n_probe, data.n_head})));
+        std::copy_n(data.offsets.data() + at, n_list,
+                    static_cast<int32_t *>(add("probe_offset", GGML_TYPE_I32, {data.n_probe, data.n_head})));
+        std::copy_n(data.weights.data() + at, n_list,
+                    static_cast<float *>(add("probe_weight", GGML_TYPE_F32, {data.n_probe, data.n_head})));
+        std::copy_n(data.shares.data() + at, n_list,
+                    static_cast<float *>(add("probe_share", GGML_TYPE_F32, {data.n_probe, data.n_head})));
+    }
+    atomic_write_file(path, [&](const std::filesystem::path & temporary) {
+        if (!gguf_write_to_file(file.get(), temporary.c_str(), /*only_meta=*/false)) {
+            throw Error(ErrorCode::io, "the probes " + path.string() + " cannot be written");
+        }
+    });
+}
+
+/// Keeps everything and takes the queries of the last tokens and the share of attention that they pay to what stands
+/// before them.
+class ProbeRecorder::Recorder final : public Method {
+  public:
+    Recorder(ProbeRecorder & out, int32_t n_answer) : out_(out) {
+        traits_.n_queries = n_answer;
+        observe_window(traits_, n_answer);
+        traits_.layerwise = true;
+        const int32_t n = std::min(n_answer, out.max_rows_);
+        for (int32_t i = 0; i < n; ++i) {
+            tokens_.push_back(static_cast<int32_t>(int64_t{i} * n_answer / n));
+        }
+    }
+    [[nodiscard]] const std::vector<int32_t> & tokens() const { return tokens_; }
+    [[nodiscard]] const Traits & traits() const override { return traits_; }
+    void check(const PromptShape &) const override {}
+    [[nodiscard]] LayerScore score(const PromptShape & prompt, int32_t il,
+                                   const LayerObservation & obs) const override {
+        const int32_t n_prompt = prompt.n_tokens - traits_.n_queries;
+        const auto width = static_cast<size_t>(prompt.n_head) * static_cast<size_t>(prompt.head_dim);
+        auto & queries = out_.queries_[static_cast<size_t>(il)];
+        std::vector<int32_t> positions;
+        for (const int32_t token : tokens_) {
+            const size_t end = queries.size();
+            queries.resize(end + width);
+            ggml_fp32_to_fp16_row(obs.last_queries.data() + static_cast<size_t>(token) * width, queries.data() + end,
+                                  static_cast<int64_t>(width));
+            positions.push_back(n_prompt + token);
+        }
+        auto & shares = out_.shares_[static_cast<size_t>(il)];
+        for_each_row(prompt, il, obs, positions, [&](size_t, std::span<const float> row) {
+            const double share = std::accumulate(row.begin(), row.begin() + n_prompt, 0.0);
+            shares.push_back(static_cast<float>(std::clamp(share, 0.0, 1.0)));
+        });
+        return {};
+    }
+    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
+        return whole_layer(prompt.n_tokens);
+    }
+    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
+        return whole_plan(prompt);
+    }
+
+  private:
+    ProbeRecorder & out_;
+    Traits traits_;
+    std::vector<int32_t> tokens_;  // of the answer, that are recorded
+};
+
+ProbeRecorder::ProbeRecorder(std::shared_ptr<const Model> model, const SessionOptions & options, int32_t max_rows)
+    : model_(std::move(model)),
+      max_rows_(max_rows),
+      queries_(static_cast<size_t>(model_->info().n_layer)),
+      shares_(static_cast<size_t>(model_->info().n_layer)) {
+    options_.n_ctx = options.n_ctx;
+    options_.system = options.system;
+    options_.chat_template = options.chat_template;
+}
+
+/// `prompt_of` makes the prompt in a session; `tokens` are the answer to it.
+template <typename PromptOf>
+int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_t> tokens, const Callbacks & callbacks) {
+    if (tokens.empty()) {
+        return 0;
+    }
+    const auto recorder = std::make_shared<Recorder>(*this, static_cast<int32_t>(tokens.size()));
+    Session::Impl session(model_, options_, recorder);
+    Prompt prompt = prompt_of(session);
+    for (const int32_t token : tokens) {
+        prompt.tokens.push_back(token);
+        prompt.visual_mask.push_back(0);
+        prompt.positions.push_back(prompt.next_position++);
+    }
+    const size_t n_before = offsets_.size();
+    try {
+        session.process(prompt, 0, callbacks);
+    } catch (...) {
+        for (size_t il = 0; il < queries_.size(); ++il) {
+            const ModelInfo & info = model_->info();
+            queries_[il].resize(n_before * static_cast<size_t>(info.n_head) * static_cast<size_t>(info.head_dim));
+            shares_[il].resize(n_before * static_cast<size_t>(info.n_head));
+        }
+        throw;
+    }
+    offsets_.insert(offsets_.end(), recorder->tokens().begin(), recorder->tokens().end());
+    ++n_samples_;
+    return static_cast<int32_t>(recorder->tokens().size());
+}
+
+int32_t ProbeRecorder::add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks) {
+    Session full(model_, options_);
+    const Answer answer = full.ask(turn, generate, callbacks);
+    const auto prompt_of = [&](Session::Impl & session) {
+        std::vector<ChatMessage> messages;
+        return session.make_prompt(turn, true, messages, callbacks);
+    };
+    return record(prompt_of, answer.tokens, callbacks);
+}
+
+int32_t ProbeRecorder::add(std::span<const int32_t> prompt, const GenerateOptions & generate,
+                           const Callbacks & callbacks) {
+    Session full(model_, options_);
+    full.feed(prompt);
+    const Answer answer = full.generate(generate, callbacks);
+    const auto prompt_of = [&](Session::Impl & session) { return build_prompt(session.parts().text, prompt, 0); };
+    return record(prompt_of, answer.tokens, callbacks);
+}
+
+namespace {
+
+/// Clusters of rows [n][d]: which row stands for each, and how many it stands for.
+struct Clusters {
+    std::vector<size_t> rows;
+    std::vector<size_t> sizes;
+    std::vector<size_t> of;  // cluster of every row
+};
+
+float distance(const float * a, const float * b, size_t d) {
+    float sum = 0;
+    for (size_t i = 0; i < d; ++i) {
+        sum += (a[i] - b[i]) * (a[i] - b[i]);
+    }
+    return sum;
+}
+
+/// k-means from evenly spaced rows.
+Clusters cluster(const std::vector<float> & x, size_t d, size_t n_cluster) {
+    constexpr int kRounds = 8;
+    const size_t n = x.size() / d;
+    Clusters out;
+    out.of.assign(n, 0);
+    std::vector<float> centres(n_cluster * d), sums, least(n);
+    for (size_t c = 0; c < n_cluster; ++c) {
+        std::copy_n(x.data() + c * n / n_cluster * d, d, centres.data() + c * d);
+    }
+    for (int round = 0;; ++round) {
+        out.sizes.assign(n_cluster, 0);
+        for (size_t i = 0; i < n; ++i) {
+            least[i] = std::numeric_limits<float>::max();
+            for (size_t c = 0; c < n_cluster; ++c) {
+                if (const float far = distance(x.data() + i * d, centres.data() + c * d, d); far < least[i]) {
+                    least[i] = far;
+                    out.of[i] = c;
+                }
+            }
+            ++out.sizes[out.of[i]];
+        }
+        if (round == kRounds) {
+            break;
+        }
+        sums.assign(n_cluster * d, 0.0F);
+        for (size_t i = 0; i < n; ++i) {
+            for (size_t j = 0; j < d; ++j) {
+                sums[out.of[i] * d + j] += x[i * d + j];
+            }
+        }
+        for (size_t c = 0; c < n_cluster; ++c) {
+            for (size_t j = 0; out.sizes[c] > 0 && j < d; ++j) {
+                centres[c * d + j] = sums[c * d + j] / static_cast<float>(out.sizes[c]);
+            }
+        }
+    }
+    out.rows.assign(n_cluster, 0);
+    std::vector<float> nearest(n_cluster, std::numeric_limits<float>::max());
+    for (size_t i = 0; i < n; ++i) {
+        if (least[i] < nearest[out.of[i]]) {
+            nearest[out.of[i]] = least[i];
+            out.rows[out.of[i]] = i;
+        }
+    }
+    return out;
+}
+
+}  // namespace
+
+ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
+    if (offsets_.empty()) {
+        throw Error(ErrorCode::invalid_argument, "no answer was recorded, expected at least one with a token");
+    }
+    const ModelInfo & info = model_->info();
+    const size_t n = offsets_.size(), d = static_cast<size_t>(info.head_dim), n_head = static_cast<size_t>(info.n_head);
+    const size_t n_kept = std::min(n, static_cast<size_t>(std::max(n_probe, 1)));
+    const size_t n_list = static_cast<size_t>(info.n_layer) * n_head;
+    ProbeData out{.model_fingerprint = info.fingerprint,
+                  .data_sha256 = {},
+                  .n_samples = n_samples_,
+                  .n_layer = info.n_layer,
+                  .n_head = info.n_head,
+                  .head_dim = info.head_dim,
+                  .n_probe = static_cast<int32_t>(n_kept),
+                  .queries = std::vector<ggml_fp16_t>(n_list * n_kept * d),
+                  .offsets = std::vector<int32_t>(n_list * n_kept),
+                  .weights = std::vector<float>(n_list * n_kept),
+                  .shares = std::vector<float>(n_list * n_kept)};
+    parallel_for(n_list, n_threads, [&](size_t list) {
+        const size_t il = list / n_head, h = list % n_head;
+        std::vector<float> rows(n * d);
+        for (size_t i = 0; i < n; ++i) {
+            ggml_fp16_to_fp32_row(queries_[il].data() + (i * n_head + h) * d, rows.data() + i * d,
+                                  static_cast<int64_t>(d));
+        }
+        const Clusters clusters = cluster(rows, d, n_kept);
+        std::vector<double> share(n_kept, 0.0);
+        for (size_t i = 0; i < n; ++i) {
+            share[clusters.of[i]] += static_cast<double>(shares_[il][i * n_head + h]);
+        }
+        for (size_t c = 0; c < n_kept; ++c) {
+            const size_t to = list * n_kept + c, row = clusters.rows[c];
+            std::copy_n(queries_[il].data() + (row * n_head + h) * d, d, out.queries.data() + to * d);
+            out.offsets[to] = offsets_[row];
+            out.weights[to] = static_cast<float>(clusters.sizes[c]) / static_cast<float>(n);
+            out.shares[to] = clusters.sizes[c] == 0 ? 0.0F
+                                                    : static_cast<float>(share[c] / static_cast<double>(clusters.sizes[c]));
+        }
+    });
+    return out;
+}
+
+}  // namespace kvsieve

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Recording probe queries: what the model's own answers to calibration prompts ask of the cache.
+#pragma once
+
+#include <ggml.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvsieve/engine.h"
+
+namespace kvsieve {
+
+/// Probes of all layers as they are stored. `n_list` = n_layer x n_head.
+struct ProbeData {
+    std::string model_fingerprint;
+    std::string data_sha256;  ///< of the calibration samples
+    int32_t n_samples = 0;
+    int32_t n_layer = 0, n_head = 0, head_dim = 0;
+    int32_t n_probe = 0;                ///< per layer and head
+    std::vector<ggml_fp16_t> queries;   ///< [n_layer][n_head][n_probe][head_dim], before RoPE
+    std::vector<int32_t> offsets;       ///< [n_layer][n_head][n_probe] token of its answer, 0 = the first
+    std::vector<float> weights;         ///< [n_layer][n_head][n_probe], sum 1 over a head's probes
+    std::vector<float> shares;          ///< [n_layer][n_head][n_probe] of the attention, paid to the prompt
+};
+
+/// Writes a GGUF file that Model::load() takes as ModelOptions::probes, whole or not at all. Throws Error{io}.
+void write_probes(const std::filesystem::path & path, const ProbeData & data);
+
+/// Not thread-safe. Memory: n_layer x n_head x head_dim x 2 bytes for every recorded token.
+class ProbeRecorder {
+  public:
+    /// Of `options` only n_ctx, system and chat_template count. `max_rows`: most tokens recorded of one answer, evenly
+    /// spaced.
+    ProbeRecorder(std::shared_ptr<const Model> model, const SessionOptions & options, int32_t max_rows);
+
+    /// Lets the model answer with its whole cache, then records the queries of the answer's tokens. Returns how many.
+    int32_t add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks = {});
+    /// The same for a prompt of tokens.
+    int32_t add(std::span<const int32_t> prompt, const GenerateOptions & generate, const Callbacks & callbacks = {});
+
+    [[nodiscard]] int64_t n_rows() const { return static_cast<int64_t>(offsets_.size()); }
+    /// At most `n_probe` probes for every layer and head: the recorded queries are clustered (k-means, deterministic),
+    /// and the query nearest to a cluster's mean stands for it, with the cluster's share of all rows as its weight.
+    /// Throws Error{invalid_argument} where nothing was recorded.
+    [[nodiscard]] ProbeData probes(int32_t n_probe, int32_t n_threads) const;
+
+  private:
+    class Recorder;
+    template <typename PromptOf>
+    int32_t record(const PromptOf & prompt_of, std::span<const int32_t> tokens, const Callbacks & callbacks);
+
+    std::shared_ptr<const Model> model_;
+    SessionOptions options_;
+    int32_t max_rows_;
+    int32_t n_samples_ = 0;
+    std::vector<int32_t> offsets_;                   // [n_rows]
+    std::vector<std::vector<ggml_fp16_t>> queries_;  // [n_layer][n_rows][n_head][head_dim]
+    std::vector<std::vector<float>> shares_;         // [n_layer][n_rows][n_head]
+};
+
+}  // namespace kvsieve

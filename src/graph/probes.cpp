@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+#include "graph/probes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+#include "kvsieve/error.h"
+#include "policy/parallel.h"
+
+namespace kvsieve {
+namespace {
+
+constexpr int64_t kBlockBytes = int64_t{64} << 20;
+
+/// So many columns of `per_column` floats fit into a block.
+int64_t block_columns(int64_t per_column, int64_t n) {
+    return std::clamp<int64_t>(kBlockBytes / (per_column * static_cast<int64_t>(sizeof(float))), 1, n);
+}
+
+/// Adds rows of attention [n_kv, n, n_head] to the sums; one head is one thread's work, probes in order.
+struct Sums {
+    ProbeAttention * out;
+    const LayerProbes * probes;
+    int64_t first, n_probe;
+};
+
+void add_rows(ggml_tensor * dst, const ggml_tensor * attention, int ith, int nth, void * userdata) {
+    (void)dst;
+    const auto & sums = *static_cast<const Sums *>(userdata);
+    const int64_t n_kv = attention->ne[0];
+    for (int64_t h = ith; h < attention->ne[2]; h += nth) {
+        float * mean = sums.out->mean.data() + h * n_kv;
+        float * square = sums.out->square.data() + h * n_kv;
+        for (int64_t p = 0; p < attention->ne[1]; ++p) {
+            const auto at = static_cast<size_t>(h * sums.n_probe + sums.first + p);
+            const float weight = sums.probes->weights[at], share = sums.probes->shares[at];
+            const float once = weight * share, twice = once * share;
+            const auto * row = reinterpret_cast<const float *>(static_cast<const char *>(attention->data) +
+                                                               static_cast<size_t>(h) * attention->nb[2] +
+                                                               static_cast<size_t>(p) * attention->nb[1]);
+            for (int64_t k = 0; k < n_kv; ++k) {
+                mean[k] += once * row[k];
+                square[k] += twice * row[k] * row[k];
+            }
+        }
+    }
+}
+
+/// Norms over the second dimension of x [n, d, n_head] into a [n_head][n_tokens] array, from column `first` on.
+struct Norms {
+    float * out;
+    int64_t first, n_tokens;
+};
+
+void add_norms(ggml_tensor * dst, const ggml_tensor * x, int ith, int nth, void * userdata) {
+    (void)dst;
+    const auto & norms = *static_cast<const Norms *>(userdata);
+    const int64_t n = x->ne[0];
+    for (int64_t h = ith; h < x->ne[2]; h += nth) {
+        float * out = norms.out + h * norms.n_tokens + norms.first;
+        for (int64_t i = 0; i < x->ne[1]; ++i) {
+            const auto * row = reinterpret_cast<const float *>(static_cast<const char *>(x->data) +
+                                                               static_cast<size_t>(h) * x->nb[2] +
+                                                               static_cast<size_t>(i) * x->nb[1]);
+            for (int64_t k = 0; k < n; ++k) {
+                out[k] += row[k] * row[k];
+            }
+        }
+        std::transform(out, out + n, out, [](float sum) { return std::sqrt(sum); });
+    }
+}
+
+/// The upper factor F = L^T of a symmetric matrix G = L L^T in place, rows of F one after the other; a direction
+/// without any size gets zeros.
+void cholesky(std::vector<double> & g, size_t d) {
+    double most = 0;
+    for (size_t i = 0; i < d; ++i) {
+        most = std::max(most, g[i * d + i]);
+    }
+    for (size_t i = 0; i < d; ++i) {
+        for (size_t k = 0; k < i; ++k) {
+            const double f = g[k * d + i];
+            for (size_t j = i; j < d; ++j) {
+                g[i * d + j] -= f * g[k * d + j];
+            }
+        }
+        const double pivot = g[i * d + i];
+        const double scale = pivot > 1e-12 * most ? 1.0 / std::sqrt(pivot) : 0.0;
+        for (size_t j = 0; j < d; ++j) {
+            g[i * d + j] = j < i ? 0.0 : g[i * d + j] * scale;
+        }
+    }
+}
+
+}  // namespace
+
+ProbeAttention probe_attention(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
+                               const float * factors, const LayerProbes & probes, int32_t next_position) {
+    const int64_t n_probe = probes.n, n_head = config.n_head, n_kv = kv.n_tokens();
+    ProbeAttention out;
+    out.mean.assign(static_cast<size_t>(n_head * n_kv), 0.0F);
+    out.square.assign(out.mean.size(), 0.0F);
+    const int64_t block = block_columns(n_head * n_kv, n_probe);
+    std::vector<int32_t> positions;
+    for (int64_t first = 0; first < n_probe; first += block) {
+        const int64_t n = std::min(block, n_probe - first);
+        positions.clear();
+        for (int64_t h = 0; h < n_head; ++h) {
+            const auto offsets = probes.offsets.subspan(static_cast<size_t>(h * n_probe + first), static_cast<size_t>(n));
+            std::transform(offsets.begin(), offsets.end(), std::back_inserter(positions),
+                           [&](int32_t offset) { return next_position + offset; });
+        }
+        Sums sums{&out, &probes, first, n_probe};
+        runner.run(32, [&](GraphBuilder & b) {
+            auto * stored = const_cast<std::byte *>(probes.queries) + static_cast<size_t>(first) * probes.probe_bytes;
+            ggml_tensor * q =
+                b.external(probes.type, config.head_dim, n, n_head, probes.probe_bytes, probes.head_bytes, stored);
+            q = ggml_cpy(b.ctx, q, ggml_new_tensor_3d(b.ctx, GGML_TYPE_F32, config.head_dim, n, n_head));
+            ggml_tensor * pos = b.external(GGML_TYPE_I32, n * n_head, 1, 1, positions.data());
+            ggml_tensor * f = factors == nullptr ? nullptr
+                                                 : b.external(GGML_TYPE_F32, config.rope.n_dims / 2, 1, 1,
+                                                              const_cast<float *>(factors));
+            q = rope(b, config.rope, ggml_reshape_3d(b.ctx, q, config.head_dim, 1, n * n_head), pos, f);
+            q = ggml_reshape_3d(b.ctx, q, config.head_dim, n, n_head);
+            ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, static_cast<int32_t>(n_kv)), q);
+            ggml_prec_set_acc(scores, GGML_PREC_F32);
+            ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config.kq_scale, 0.0F);
+            b.expand(ggml_map_custom1_inplace(b.ctx, attention, add_rows, GGML_N_TASKS_MAX, &sums));
+        });
+    }
+    return out;
+}
+
+OutputFactors::OutputFactors(const Decoder & decoder, int32_t n_threads)
+    : factors_(static_cast<size_t>(decoder.config().n_layer)) {
+    const DecoderConfig & config = decoder.config();
+    const auto d = static_cast<size_t>(config.head_dim), n_head = static_cast<size_t>(config.n_head);
+    parallel_for(factors_.size(), n_threads, [&](size_t il) {
+        const ggml_tensor * w = decoder.output_projection(static_cast<int32_t>(il));
+        const auto to_float = ggml_get_type_traits(w->type)->to_float;
+        std::vector<float> row(n_head * d), gram(n_head * d * d, 0.0F);
+        for (int64_t e = 0; e < w->ne[1]; ++e) {
+            const auto * stored = static_cast<const char *>(w->data) + static_cast<size_t>(e) * w->nb[1];
+            if (w->type == GGML_TYPE_F32) {
+                std::copy_n(reinterpret_cast<const float *>(stored), row.size(), row.begin());
+            } else {
+                to_float(stored, row.data(), static_cast<int64_t>(row.size()));
+            }
+            for (size_t h = 0; h < n_head; ++h) {
+                const float * x = row.data() + h * d;
+                for (size_t i = 0; i < d; ++i) {
+                    float * to = gram.data() + (h * d + i) * d;
+                    const float xi = x[i];
+                    for (size_t j = 0; j < d; ++j) {
+                        to[j] += xi * x[j];
+                    }
+                }
+            }
+        }
+        std::vector<double> one;
+        for (size_t h = 0; h < n_head; ++h) {
+            const auto from = gram.begin() + static_cast<std::ptrdiff_t>(h * d * d);
+            one.assign(from, from + static_cast<std::ptrdiff_t>(d * d));
+            cholesky(one, d);
+            std::transform(one.begin(), one.end(), from, [](double x) { return static_cast<float>(x); });
+        }
+        factors_[il] = std::move(gram);
+    });
+}
+
+std::vector<float> OutputFactors::norms(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
+                                        int32_t il) const {
+    const int64_t d = config.head_dim, n_head = config.n_head, n_kv = kv.n_tokens();
+    std::vector<float> out(static_cast<size_t>(n_head * n_kv), 0.0F);
+    const int64_t block = block_columns(n_head * d, n_kv);
+    for (int64_t first = 0; first < n_kv; first += block) {
+        Norms norms{out.data(), first, n_kv};
+        runner.run(16, [&](GraphBuilder & b) {
+            ggml_tensor * all = kv.value_view(b, static_cast<int32_t>(n_kv));
+            ggml_tensor * values =
+                ggml_view_3d(b.ctx, all, d, std::min(block, n_kv - first), config.n_head_kv, all->nb[1], all->nb[2],
+                             static_cast<size_t>(first) * all->nb[1]);
+            ggml_tensor * f = b.external(GGML_TYPE_F32, d, d, n_head,
+                                         const_cast<float *>(factors_[static_cast<size_t>(il)].data()));
+            ggml_tensor * x = ggml_mul_mat(b.ctx, values, f);
+            ggml_prec_set_acc(x, GGML_PREC_F32);
+            b.expand(ggml_map_custom1_inplace(b.ctx, x, add_norms, GGML_N_TASKS_MAX, &norms));
+        });
+    }
+    return out;
+}
+
+ProbeFile::ProbeFile(const std::filesystem::path & path, const DecoderConfig & config,
+                     const std::string & model_fingerprint)
+    : file_(path), tensors_(file_) {
+    const auto refuse = [&](const std::string & what) {
+        throw Error(ErrorCode::bad_input, path.string() + ": " + what);
+    };
+    if (const std::string arch = file_.get_str("general.architecture", ""); arch != kProbesArchitecture) {
+        refuse("general.architecture is \"" + arch + "\", expected kvsieve-probes (kvsieve profile --method sieve)");
+    }
+    if (const uint32_t version = file_.get_u32("kvsieve.probes.version"); version != kProbesVersion) {
+        refuse("the probes have version " + std::to_string(version) + ", expected " + std::to_string(kProbesVersion));
+    }
+    if (const std::string made_for = file_.get_str("kvsieve.probes.model_fingerprint"); made_for != model_fingerprint) {
+        refuse("the probes were recorded with the model with fingerprint " + made_for + ", this one has " +
+               model_fingerprint);
+    }
+    const uint32_t n = file_.get_u32("kvsieve.probes.n_probe");
+    if (n < 1 || n > 65536) {
+        refuse("there are " + std::to_string(n) + " probes, expected 1 to 65536");
+    }
+    n_probe_ = static_cast<int32_t>(n);
+    for (int32_t il = 0; il < config.n_layer; ++il) {
+        const std::string blk = "blk." + std::to_string(il) + ".";
+        const int64_t n_head = config.n_head;
+        const auto tensor = [&](const char * what, ggml_type type, std::initializer_list<int64_t> ne) {
+            ggml_tensor * found = tensors_.require(blk + what, ne);
+            if (found->type != type) {
+                refuse("the tensor " + blk + what + " has type " + ggml_type_name(found->type) + ", expected " +
+                       ggml_type_name(type));
+            }
+            return found;
+        };
+        const auto n_list = static_cast<size_t>(n_head * n_probe_);
+        LayerProbes layer;
+        const ggml_tensor * q = tensor("probe_q", GGML_TYPE_F16, {config.head_dim, n_probe_, n_head});
+        layer.type = q->type;
+        layer.queries = static_cast<const std::byte *>(q->data);
+        layer.n = n_probe_;
+        layer.probe_bytes = q->nb[1];
+        layer.head_bytes = q->nb[2];
+        layer.offsets = {static_cast<const int32_t *>(tensor("probe_offset", GGML_TYPE_I32, {n_probe_, n_head})->data),
+                         n_list};
+        layer.weights = {static_cast<const float *>(tensor("probe_weight", GGML_TYPE_F32, {n_probe_, n_head})->data),
+                         n_list};
+        layer.shares = {static_cast<const float *>(tensor("probe_share", GGML_TYPE_F32, {n_probe_, n_head})->data),
+                        n_list};
+        const auto in = [](auto least, auto most) { return [=](auto x) { return x >= least && x <= most; }; };
+        std::vector<float> queries(n_list * static_cast<size_t>(config.head_dim));
+        ggml_fp16_to_fp32_row(static_cast<const ggml_fp16_t *>(q->data), queries.data(),
+                              static_cast<int64_t>(queries.size()));
+        if (!std::all_of(queries.begin(), queries.end(), [](float x) { return std::isfinite(x); })) {
+            refuse("the tensor " + blk + "probe_q has a number that is not finite");
+        }
+        if (!std::all_of(layer.offsets.begin(), layer.offsets.end(), in(0, 1 << 20))) {
+            refuse("the tensor " + blk + "probe_offset has a number that is not in [0, 1048576]");
+        }
+        if (!std::all_of(layer.weights.begin(), layer.weights.end(), in(0.0F, 1.0F)) ||
+            !std::all_of(layer.shares.begin(), layer.shares.end(), in(0.0F, 1.0F))) {
+            refuse("the tensor " + blk + "probe_weight or probe_share has a number that is not in [0, 1]");
+        }
+        layers_.push_back(layer);
+    }
+}
+
+}  // namespace kvsieve
