@@ -4,6 +4,8 @@
 #include <gguf.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -259,7 +261,15 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
             ggml_fp16_to_fp32_row(queries_[il].data() + (i * n_head + h) * d, rows.data() + i * d,
                                   static_cast<int64_t>(d));
         }
-        const Clusters clusters = cluster(rows, d, n_kept);
+        const bool even = getenv("KVS_EVEN") != nullptr, balance = getenv("KVS_BAL") != nullptr;
+        Clusters clusters;
+        if (even) {
+            clusters.of.assign(n, 0);
+            clusters.sizes.assign(n_kept, 0);
+            for (size_t i = 0; i < n; ++i) { clusters.of[i] = i * n_kept / n; ++clusters.sizes[clusters.of[i]]; }
+            for (size_t c = 0; c < n_kept; ++c) clusters.rows.push_back(c * n / n_kept);
+        } else clusters = cluster(rows, d, n_kept);
+        (void)balance;
         std::vector<double> share(n_kept, 0.0);
         for (size_t i = 0; i < n; ++i) {
             share[clusters.of[i]] += static_cast<double>(shares_[il][i * n_head + h]);
@@ -268,8 +278,9 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
             const size_t to = list * n_kept + c, row = clusters.rows[c];
             std::copy_n(queries_[il].data() + (row * n_head + h) * d, d, out.queries.data() + to * d);
             out.offsets[to] = offsets_[row];
+            if (getenv("KVS_BAL")) { std::vector<int> ns; std::vector<double> w(n); double tot=0; for (size_t i=0;i<n;){ size_t j=i+1; while(j<n && offsets_[j]!=0) ++j; for(size_t k=i;k<j;++k){ w[k]=1.0/std::sqrt(double(j-i)); tot+=w[k];} i=j;} double sum=0; for(size_t i=0;i<n;++i) if(clusters.of[i]==c) sum+=w[i]; out.weights[to]=float(sum/tot); } else
             out.weights[to] = static_cast<float>(clusters.sizes[c]) / static_cast<float>(n);
-            out.shares[to] = clusters.sizes[c] == 0 ? 0.0F
+            out.shares[to] = getenv("KVS_NOSHARE") ? 1.0F : clusters.sizes[c] == 0 ? 0.0F
                                                     : static_cast<float>(share[c] / static_cast<double>(clusters.sizes[c]));
         }
     });
