@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/metrics.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 
@@ -107,15 +108,6 @@ std::vector<Item> read_set(const std::string & path) {
     return out;
 }
 
-double nll(std::span<const float> logits, int32_t token) {
-    const double top = *std::max_element(logits.begin(), logits.end());
-    double sum = 0;
-    for (const float x : logits) {
-        sum += std::exp(static_cast<double>(x) - top);
-    }
-    return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(token)]);
-}
-
 /// The greedy answer, which is the true one as long as every argmax agrees: one teacher-forced pass gives both exact
 /// match and perplexity. Every question of a conversation goes on from the true answers before it.
 void ask(const std::shared_ptr<const kvsieve::Model> & model, const Item & item, const Setting & setting,
@@ -140,7 +132,7 @@ void ask(const std::shared_ptr<const kvsieve::Model> & model, const Item & item,
         answer.push_back(end_token);
         bool exact = true;
         for (size_t i = 0; i < answer.size(); ++i) {
-            score.nll += nll(logits, answer[i]);
+            score.nll += kvsieve::token_nll(logits, answer[i]);
             exact = exact && std::max_element(logits.begin(), logits.end()) - logits.begin() == answer[i];
             if (i + 1 < answer.size() || t + 1 < item.turns.size()) {
                 logits = session.feed(std::span(answer).subspan(i, 1));

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/metrics.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 
@@ -59,15 +60,6 @@ std::vector<int32_t> tokens_of(const kvsieve::Model & model, const std::string &
     return tokens;
 }
 
-double nll(std::span<const float> logits, int32_t token) {
-    const double top = *std::max_element(logits.begin(), logits.end());
-    double sum = 0;
-    for (const float x : logits) {
-        sum += std::exp(static_cast<double>(x) - top);
-    }
-    return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(token)]);
-}
-
 void measure(const std::shared_ptr<const kvsieve::Model> & model, std::span<const int32_t> tokens, size_t n_prompt,
              const std::string & method, double keep) {
     kvsieve::SessionOptions options;
@@ -79,7 +71,7 @@ void measure(const std::shared_ptr<const kvsieve::Model> & model, std::span<cons
     const uint64_t rows = session.usage().rows;
     double sum = 0;
     for (size_t i = n_prompt; i < tokens.size(); ++i) {
-        sum += nll(logits, tokens[i]);
+        sum += kvsieve::token_nll(logits, tokens[i]);
         if (i + 1 < tokens.size()) {
             logits = session.feed(tokens.subspan(i, 1));
         }

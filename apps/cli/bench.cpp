@@ -11,12 +11,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 #include "cache_args.h"
 #include "commands.h"
+#include "eval/metrics.h"
 #include "format.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
@@ -68,18 +67,6 @@ struct Measured {
     throw Error(ErrorCode::invalid_argument, sentence);
 }
 
-std::vector<std::string> split(const std::string & list) {
-    std::vector<std::string> out{""};
-    for (const char c : list) {
-        if (c == ',') {
-            out.emplace_back();
-        } else {
-            out.back() += c;
-        }
-    }
-    return out;
-}
-
 /// Value below which a share of the values lies (nearest rank).
 double quantile(std::vector<double> values, double share) {
     if (values.empty()) {
@@ -124,15 +111,7 @@ int32_t likeliest(std::span<const float> logits) {
 
 /// KL(softmax(p) || softmax(q)).
 double kl_divergence(std::span<const float> p, std::span<const float> q) {
-    const auto log_sum = [](std::span<const float> x) {
-        const double top = static_cast<double>(*std::max_element(x.begin(), x.end()));
-        double sum = 0;
-        for (const float v : x) {
-            sum += std::exp(static_cast<double>(v) - top);
-        }
-        return top + std::log(sum);
-    };
-    const double log_p = log_sum(p), log_q = log_sum(q);
+    const double log_p = log_sum_exp(p), log_q = log_sum_exp(q);
     double kl = 0;
     for (size_t i = 0; i < p.size(); ++i) {
         const double a = static_cast<double>(p[i]) - log_p;
@@ -256,9 +235,7 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
     line["keep"] = m.keep;
     line["kv_type"] = kv_type_name(options.kv_type);
     line["decode_attention"] = options.decode_kernel ? "kernel" : "ggml";
-    line["threads"] = args.model.n_threads > 0
-                          ? args.model.n_threads
-                          : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+    line["threads"] = args.model.threads();
     line["prefill_tps"] = 1e3 * m.n_prompt / quantile(m.prefill_ms, 0.5);
     line["ttft_ms"] = quantile(m.ttft_ms, 0.5);
     line["observe_ms"] = quantile(m.observe_ms, 0.5);
@@ -294,7 +271,7 @@ std::string table_row(const nlohmann::ordered_json & line) {
 
 std::vector<int32_t> numbers_of(const std::string & option, const std::string & list, int32_t max) {
     std::vector<int32_t> out;
-    for (const std::string & text : split(list)) {
+    for (const std::string & text : split(list, ',')) {
         const auto value = parse_unsigned(text);
         if (!value || *value < 1 || std::cmp_greater(*value, max)) {
             refuse(option + " has '" + text + "'; expected whole numbers of at least 1, as in 1,4");
@@ -333,7 +310,7 @@ void bench(const BenchArgs & args) {
         refuse("--batch needs the decode kernel; --decode-attention ggml is for one sequence");
     }
     std::vector<SessionOptions> cases;
-    for (const std::string & keep : split(args.method.keep)) {
+    for (const std::string & keep : split(args.method.keep, ',')) {
         MethodArgs method = args.method;
         method.keep = keep;
         static_cast<void>(args.cache.resolve(method, cases.emplace_back()));
@@ -383,14 +360,7 @@ void add_bench_command(CLI::App & app) {
     add_integer(*command, "--gen", o->n_gen, 1, INT32_MAX / 2, "Tokens that are decoded behind the prompt");
     add_integer(*command, "--repeat", o->n_repeat, 1, 1000, "How often each case is measured");
     o->model.add_to(*command);
-    const size_t n_before = command->get_options().size();
-    o->method.add_to(*command);
-    command->get_option("--method")->default_str(o->method.method);
-    const std::vector<CLI::Option *> all = command->get_options();
-    for (size_t i = n_before; i < all.size(); ++i) {
-        all[i]->group("KV cache");
-    }
-    o->cache.add_to(*command);
+    o->cache.add_to(*command, o->method);
     command->get_option("--keep")
         ->description("Fractions of the rows kept, as in 1,0.2: a case each")
         ->type_name("R,...");

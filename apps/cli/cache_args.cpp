@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cache_args.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -63,8 +64,13 @@ void read_budget(const std::string & text, SessionOptions & options) {
 
 }  // namespace
 
-void CacheArgs::add_to(CLI::App & app) {
+void CacheArgs::add_to(CLI::App & app, MethodArgs & method) {
     const auto group = [](CLI::Option * option) { option->group("KV cache"); };
+    const size_t n_before = app.get_options().size();
+    method.add_to(app);
+    app.get_option("--method")->default_str(method.method);
+    const std::vector<CLI::Option *> all = app.get_options();
+    std::for_each(all.begin() + static_cast<std::ptrdiff_t>(n_before), all.end(), group);
     group(add_choice(app, "--kv-type", kv_type, {"f16", "q8_0", "q4_0"}, "Type of the cached rows"));
     group(add_choice(app, "--kv-rot", kv_rot, {"on", "off"}, "Rotate quantised rows"));
     group(app.add_option("--kv-tokens", kv_tokens,

@@ -16,7 +16,8 @@ struct CacheArgs {
     int32_t decode_cap = 0;
     std::string decode_attention = "kernel";
 
-    void add_to(CLI::App & app);
+    /// With the options of the method, in one group of the help.
+    void add_to(CLI::App & app, MethodArgs & method);
     /// Resolves the method too: with a cap it needs no --keep, and takes none. Throws kvsieve::Error.
     [[nodiscard]] MethodChoice resolve(const MethodArgs & method, kvsieve::SessionOptions & options) const;
 };

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "commands.h"
@@ -83,7 +85,8 @@ void run_eval(EvalArgs & args) {
     args.model.check(std::ranges::any_of(data.samples, [](const Sample & s) { return !s.images.empty(); }));
     const auto limit = static_cast<size_t>(args.limit);
     const std::vector<size_t> chosen = select_samples(data.samples.size(), limit, shard);
-    for (const size_t i : select_samples(data.samples.size(), limit, {})) {
+    const std::vector<size_t> whole = select_samples(data.samples.size(), limit, {});  // of all shards
+    for (const size_t i : whole) {
         if (!data.samples[i].images.empty() && options.overlays.size() < kOverlays) {
             options.overlays.push_back(i);
         }
@@ -93,18 +96,20 @@ void run_eval(EvalArgs & args) {
     Progress progress(style);
     progress.update("loading", -1.0);
     ModelOptions files = args.model.files();
-    options.n_threads =
-        files.n_threads > 0 ? files.n_threads : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+    options.n_threads = args.model.threads();
     files.n_threads = 1;  // samples run beside each other, each on one thread
     const auto model = Model::load(files);
+    // Refuses a type or a profile that does not fit the model, before any work; each of them once.
+    std::set<std::pair<std::map<std::string, std::string>, std::string>> checked;
     for (const CellKey & key : grid) {
-        SessionOptions session;
-        session.method = key.method;
-        session.method_options = method_options(key);
-        session.kv_type = parse_kv_type(cell_rows(key).type);
-        session.chat_template = args.model.chat_template;
-        static_cast<void>(
-            Session(model, session));  // refuses a type or a profile that does not fit the model, before any work
+        if (checked.emplace(key.params, key.kv_type).second) {
+            SessionOptions session;
+            session.method = key.method;
+            session.method_options = method_options(key);
+            session.kv_type = parse_kv_type(cell_rows(key.kv_type).type);
+            session.chat_template = args.model.chat_template;
+            static_cast<void>(Session(model, session));
+        }
     }
     const ModelInfo & info = model->info();
     ResultsHeader header{.version = KVSIEVE_VERSION,
@@ -113,7 +118,7 @@ void run_eval(EvalArgs & args) {
                          .model_fingerprint = info.fingerprint,
                          .data = data.path.filename().string(),
                          .data_sha256 = data.sha256,
-                         .n_samples = static_cast<int64_t>(select_samples(data.samples.size(), limit, {}).size()),
+                         .n_samples = static_cast<int64_t>(whole.size()),
                          .n_layer = info.n_layer,
                          .n_head_kv = info.n_head_kv,
                          .metrics = options.measure.metrics,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "model_args.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "kvsieve/error.h"
 #include "usage.h"
 
@@ -27,6 +30,10 @@ void ModelArgs::check(bool has_images) const {
     if (!model.empty() && mmproj.empty() && has_images) {
         throw Error(ErrorCode::invalid_argument, "--image needs the model's vision encoder; name it with --mmproj");
     }
+}
+
+int32_t ModelArgs::threads() const {
+    return n_threads > 0 ? n_threads : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 ModelOptions ModelArgs::files() const {

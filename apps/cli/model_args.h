@@ -17,6 +17,8 @@ struct ModelArgs {
     void add_to(CLI::App & app);
     /// Refuses what does not belong together, before a file is opened.
     void check(bool has_images) const;
+    /// As asked for, or one per core.
+    [[nodiscard]] int32_t threads() const;
     /// The files: those named, or the embedded pair.
     [[nodiscard]] kvsieve::ModelOptions files() const;
 };

@@ -195,14 +195,7 @@ void add_run_command(CLI::App & app) {
                                 "A conversation: questions from standard input, answered from the compressed cache"),
           });
     o->model.add_to(*command);
-    const size_t n_before = command->get_options().size();
-    o->method.add_to(*command);
-    command->get_option("--method")->default_str(o->method.method);
-    const std::vector<CLI::Option *> all = command->get_options();
-    for (size_t i = n_before; i < all.size(); ++i) {
-        all[i]->group("KV cache");
-    }
-    o->cache.add_to(*command);
+    o->cache.add_to(*command, o->method);
     group(
         "Answer",
         {

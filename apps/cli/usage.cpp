@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <numeric>
 #include <string_view>
 #include <vector>
 
+#include "eval/edit_distance.h"
 #include "kvsieve/error.h"
 
 namespace {
@@ -18,28 +18,13 @@ namespace {
     throw kvsieve::Error(kvsieve::ErrorCode::invalid_argument, sentence);
 }
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-    std::vector<size_t> row(b.size() + 1);
-    std::iota(row.begin(), row.end(), size_t{0});
-    for (size_t i = 1; i <= a.size(); ++i) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b.size(); ++j) {
-            const size_t above = row[j];
-            row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-            diagonal = above;
-        }
-    }
-    return row.back();
-}
-
 /// The name nearest to what was typed, empty where none is near.
 std::string nearest(std::string_view typed, const std::vector<std::string> & names) {
     std::string best;
     size_t best_distance = std::max<size_t>(2, typed.size() / 3) + 1;
     for (const std::string & name : names) {
         const bool longer = typed.size() >= 5 && name.starts_with(typed);
-        const size_t distance = longer ? 0 : edit_distance(typed, name);
+        const size_t distance = longer ? 0 : kvsieve::edit_distance<char>(typed, name);
         if (distance < best_distance) {
             best_distance = distance;
             best = name;

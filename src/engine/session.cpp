@@ -298,7 +298,7 @@ void Session::Impl::take(Prefill & work) {
     runner.release();
 }
 
-void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores, const std::vector<float> & residual) {
+void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores, std::span<const float> residual) {
     const auto store = [&](int32_t il, const LayerPlan * kept) {
         const auto rows_of = [&](KvRowsView (RaggedKvCache::*rows)(int32_t, int32_t) const) {
             const uint8_t * const first = (base.cache.*rows)(il, 0).data;
@@ -319,7 +319,7 @@ void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores,
         for (int32_t il = 0; il < traits.prune_layer; ++il) {
             store(il, nullptr);
         }
-        Prefill work(runner, *decoder, cache, *maker.method, shape, residual,
+        Prefill work(runner, *decoder, cache, *maker.method, shape, {residual.begin(), residual.end()},
                      scores[static_cast<size_t>(traits.prune_layer) - 1]);
         while (work.step()) {
         }

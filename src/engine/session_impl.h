@@ -2,7 +2,6 @@
 // What a Session holds, for the engine's own files.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -69,7 +68,7 @@ struct Session::Impl {
     void process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks);
     /// Goes on from a prompt that `base` prefilled with everything kept in f16. `scores` [L] are this method's own;
     /// `residual` is the stream before Traits::prune_layer.
-    void adopt(const Impl & base, std::span<const LayerScore> scores, const std::vector<float> & residual);
+    void adopt(const Impl & base, std::span<const LayerScore> scores, std::span<const float> residual);
     [[nodiscard]] PlanMaker choose_method(const PromptShape & asked, int32_t n_predict);
     void prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict, const Callbacks & callbacks);
     void take(Prefill & work);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -166,7 +165,9 @@ Session SharedPrefill::begin(const SessionOptions & options) const {
     Session session(impl_->model, options);
     const int32_t il = session.impl_->method->traits().prune_layer;
     const auto residual = impl_->residuals.find(il);
-    session.impl_->adopt(base, of_method, residual != impl_->residuals.end() ? residual->second : std::vector<float>());
+    session.impl_->adopt(
+        base, of_method,
+        residual != impl_->residuals.end() ? std::span<const float>(residual->second) : std::span<const float>());
     return session;
 }
 

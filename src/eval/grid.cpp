@@ -21,18 +21,6 @@ constexpr const char * kProfile = "profile";
     throw Error(ErrorCode::invalid_argument, sentence);
 }
 
-std::vector<std::string> split(std::string_view text, char separator) {
-    std::vector<std::string> parts;
-    while (true) {
-        const size_t end = text.find(separator);
-        parts.emplace_back(text.substr(0, end));
-        if (end == std::string_view::npos) {
-            return parts;
-        }
-        text.remove_prefix(end + 1);
-    }
-}
-
 /// The list's entries; `option` is what the user knows it by.
 std::vector<std::string> list_of(std::string_view text, const std::string & option) {
     std::vector<std::string> parts = split(text, ',');
@@ -86,19 +74,24 @@ CellKey method_of(const std::string & text) {
 
 }  // namespace
 
+std::map<std::string, std::string> method_params(const CellKey & key) {
+    std::map<std::string, std::string> params = key.params;
+    params.erase(kProfile);
+    return params;
+}
+
 MethodOptions method_options(const CellKey & key) {
-    MethodOptions options{.keep = key.keep.value_or(1.0), .params = key.params};
-    if (const auto profile = options.params.find(kProfile); profile != options.params.end()) {
+    MethodOptions options{.keep = key.keep.value_or(1.0), .params = method_params(key)};
+    if (const auto profile = key.params.find(kProfile); profile != key.params.end()) {
         options.profile = read_profile(profile->second);
-        options.params.erase(profile);
     }
     return options;
 }
 
-CellRows cell_rows(const CellKey & key) {
+CellRows cell_rows(std::string_view kv_type) {
     constexpr std::string_view unrotated = "-unrotated";
-    const bool rotate = !key.kv_type.ends_with(unrotated);
-    return {key.kv_type.substr(0, key.kv_type.size() - (rotate ? 0 : unrotated.size())), rotate};
+    const bool rotate = !kv_type.ends_with(unrotated);
+    return {std::string(kv_type.substr(0, kv_type.size() - (rotate ? 0 : unrotated.size()))), rotate};
 }
 
 std::vector<CellKey> parse_grid(const GridText & text) {
@@ -106,7 +99,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
     const std::vector<double> budgets = shares_of(text.budgets, "--budget");
     const std::vector<std::string> types = list_of(text.kv_types, "--kv-type");
     for (const std::string & type : types) {
-        const CellRows rows = cell_rows({.kv_type = type});
+        const CellRows rows = cell_rows(type);
         if (rows.type != "q8_0" && rows.type != "q4_0" && type != "f16") {
             refuse("--kv-type takes f16, q8_0 and q4_0, the last two also with -unrotated behind them, got " + type);
         }

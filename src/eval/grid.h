@@ -2,6 +2,7 @@
 // The grid of an evaluation: methods x (keep and budget) x KV types, from what the user typed.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,15 +26,17 @@ struct GridText {
 /// outside (0, 1].
 [[nodiscard]] std::vector<CellKey> parse_grid(const GridText & text);
 
+/// A cell's parameters of its method: without the profile.
+[[nodiscard]] std::map<std::string, std::string> method_params(const CellKey & key);
 /// What a cell asks of its method; reads its profile. Throws what read_profile() throws.
 [[nodiscard]] MethodOptions method_options(const CellKey & key);
 
-/// The rows of a cell: "q8_0-unrotated" is q8_0 without the Hadamard rotation.
+/// What CellKey::kv_type says: "q8_0-unrotated" is q8_0 without the Hadamard rotation.
 struct CellRows {
     std::string type;  ///< f16, q8_0 or q4_0
     bool rotate = true;
 };
-[[nodiscard]] CellRows cell_rows(const CellKey & key);
+[[nodiscard]] CellRows cell_rows(std::string_view kv_type);
 
 /// Names of metrics in the order typed. Throws Error{invalid_argument} for an empty list, a name that is not known or
 /// that comes twice.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "eval/edit_distance.h"
 #include "eval/unicode.h"
 
 namespace kvsieve {
@@ -48,21 +49,6 @@ size_t common_subsequence(const std::vector<std::string> & a, const std::vector<
         for (size_t j = 1; j <= b.size(); ++j) {
             const size_t above = row[j];
             row[j] = token == b[j - 1] ? diagonal + 1 : std::max(above, row[j - 1]);
-            diagonal = above;
-        }
-    }
-    return row.back();
-}
-
-size_t edit_distance(std::u32string_view a, std::u32string_view b) {
-    std::vector<size_t> row(b.size() + 1);
-    std::iota(row.begin(), row.end(), size_t{0});
-    for (size_t i = 1; i <= a.size(); ++i) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b.size(); ++j) {
-            const size_t above = row[j];
-            row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
             diagonal = above;
         }
     }
@@ -150,13 +136,17 @@ bool relaxed_match(std::u32string_view prediction, std::u32string_view answer) {
 
 }  // namespace
 
-double token_nll(std::span<const float> logits, int32_t token) {
+double log_sum_exp(std::span<const float> logits) {
     const double top = *std::max_element(logits.begin(), logits.end());
     double sum = 0;
     for (const float x : logits) {
         sum += std::exp(static_cast<double>(x) - top);
     }
-    return top + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(token)]);
+    return top + std::log(sum);
+}
+
+double token_nll(std::span<const float> logits, int32_t token) {
+    return log_sum_exp(logits) - static_cast<double>(logits[static_cast<size_t>(token)]);
 }
 
 void Perplexity::add(double token_nll) {
@@ -196,7 +186,8 @@ double anls(std::string_view prediction, std::span<const std::string> answers) {
         const std::u32string expected = normalised(answer);
         const size_t longest = std::max(came.size(), expected.size());
         const double distance =
-            longest == 0 ? 0.0 : static_cast<double>(edit_distance(came, expected)) / static_cast<double>(longest);
+            longest == 0 ? 0.0
+                         : static_cast<double>(edit_distance<char32_t>(came, expected)) / static_cast<double>(longest);
         best = std::max(best, distance < kAnlsThreshold ? 1.0 - distance : 0.0);
     }
     return best;

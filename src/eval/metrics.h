@@ -9,6 +9,8 @@
 
 namespace kvsieve {
 
+/// log of the sum of exp(logit), summed in double.
+[[nodiscard]] double log_sum_exp(std::span<const float> logits);
 /// Negative log likelihood in nats of `token` under the softmax of `logits` [n_vocab], summed in double.
 [[nodiscard]] double token_nll(std::span<const float> logits, int32_t token);
 

@@ -100,14 +100,20 @@ void need_object(const json & object) {
     }
 }
 
+/// Nothing where it is empty.
+template <class Field>
+void put(ordered_json & out, const char * name, const Field & field) {
+    if (!field.empty()) {
+        out[name] = field;
+    }
+}
+
 }  // namespace
 
 ordered_json to_json(const CellKey & key) {
     ordered_json out;
     out["method"] = key.method;
-    if (!key.params.empty()) {
-        out["params"] = key.params;
-    }
+    put(out, "params", key.params);
     if (key.keep) {
         out["keep"] = *key.keep;
     }
@@ -158,32 +164,18 @@ ordered_json to_json(const CellResult & result) {
     if (result.n_next > 0) {
         out["n_next"] = result.n_next;
     }
-    if (!result.text.empty()) {
-        out["text"] = result.text;
-    }
-    if (!result.layer_rows.empty()) {
-        out["layer_rows"] = result.layer_rows;
-    }
-    if (!result.strength.empty()) {
-        out["strength"] = result.strength;
-    }
-    if (!result.skewness.empty()) {
-        out["skewness"] = result.skewness;
-    }
-    if (!result.token_layers.empty()) {
-        out["token_layers"] = result.token_layers;
-    }
+    put(out, "text", result.text);
+    put(out, "layer_rows", result.layer_rows);
+    put(out, "strength", result.strength);
+    put(out, "skewness", result.skewness);
+    put(out, "token_layers", result.token_layers);
     return out;
 }
 
 ordered_json to_json(const SampleFacts & facts) {
     ordered_json out = {{kFactsKey, facts.sample}};
-    if (!facts.gini.empty()) {
-        out["gini"] = facts.gini;
-    }
-    if (!facts.lorenz.empty()) {
-        out["lorenz"] = facts.lorenz;
-    }
+    put(out, "gini", facts.gini);
+    put(out, "lorenz", facts.lorenz);
     if (!facts.image.empty()) {
         out["image"] = facts.image;
         out["nx"] = facts.nx;

@@ -33,6 +33,18 @@ std::string number_text(double value) {
     return {buffer.data(), end};
 }
 
+std::vector<std::string> split(std::string_view text, char separator) {
+    std::vector<std::string> parts;
+    while (true) {
+        const size_t end = text.find(separator);
+        parts.emplace_back(text.substr(0, end));
+        if (end == std::string_view::npos) {
+            return parts;
+        }
+        text.remove_prefix(end + 1);
+    }
+}
+
 std::string word_list(std::span<const std::string> words) {
     std::string out;
     for (const std::string & word : words) {

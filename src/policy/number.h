@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kvsieve {
 
@@ -16,6 +17,8 @@ namespace kvsieve {
 [[nodiscard]] std::optional<uint64_t> parse_unsigned(std::string_view text);
 /// The shortest text that reads back as the same number: 0.2, 5, 1e-08.
 [[nodiscard]] std::string number_text(double value);
+/// What stands between the separators; one part more than there are of these.
+[[nodiscard]] std::vector<std::string> split(std::string_view text, char separator);
 /// "a, b, c"; "none" for an empty list.
 [[nodiscard]] std::string word_list(std::span<const std::string> words);
 

@@ -35,7 +35,7 @@ bool is_refusal(ErrorCode code) {
 }
 
 MethodName method_of(const CellKey & key) {
-    return {.name = key.method, .params = method_options(key).params};
+    return {.name = key.method, .params = method_params(key)};
 }
 
 /// One sample's work.
@@ -172,7 +172,7 @@ class Measurement {
         session.method = key.method;
         session.method_options = method_options(key);
         session.kv_share = key.budget.value_or(0.0);
-        const CellRows rows = cell_rows(key);
+        const CellRows rows = cell_rows(key.kv_type);
         session.kv_type = parse_kv_type(rows.type);
         session.kv_rot = rows.rotate;
         session.n_ctx = options_.n_ctx;

@@ -82,6 +82,7 @@ TEST_F(Eval, BudgetsAreEqualBytes) {
 }
 
 TEST_F(Eval, ProfilesAndUnrotatedRows) {
+    make_small_model(dir_ / "wide.gguf", 64);  // rotated by default
     const std::string profile = (dir_ / "profile.json").string(), other = (dir_ / "other.json").string();
     write_file(profile, "[0.5, 0.25]");
     write_file(other,
@@ -89,7 +90,7 @@ TEST_F(Eval, ProfilesAndUnrotatedRows) {
     const auto args_of = [&](const std::string & file) {
         return Args{"eval",
                     "-m",
-                    (dir_ / "model.gguf").string(),
+                    (dir_ / "wide.gguf").string(),
                     "--data",
                     (dir_ / "data.jsonl").string(),
                     "--metrics",

@@ -52,7 +52,7 @@ TEST(Grid, RefusesWithOneSentence) {
     refuses({"prefixkv", "0", "", "f16"}, "--keep takes numbers in (0, 1], got 0");
     refuses({"prefixkv", "half", "", "f16"}, "got half");
     refuses({"prefixkv", "", "1.5", "f16"}, "--budget takes numbers in (0, 1], got 1.5");
-    refuses({"prefixkv", "0.5", "", "q5_0"}, "--kv-type takes f16, q8_0 and q4_0, got q5_0");
+    refuses({"prefixkv", "0.5", "", "q5_0"}, "-unrotated behind them, got q5_0");
     refuses({"prefixkv", "0.5", "", "f16-unrotated"}, "got f16-unrotated");
     refuses({"aircache:alpha", "0.5", "", "f16"}, "expected NAME=VALUE");
     refuses({"aircache:=1", "0.5", "", "f16"}, "expected NAME=VALUE");
