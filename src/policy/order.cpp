@@ -8,6 +8,8 @@
 #include <limits>
 #include <numeric>
 
+#include "policy/scan.h"
+
 namespace kvsieve {
 namespace {
 
@@ -123,9 +125,9 @@ void sort_keys(std::span<uint64_t> keys, std::span<uint64_t> other) {
     }
 }
 
-/// What a search looks at closely: the keys in [low, high].
+/// What a search looks at closely: the values in [low, high].
 struct Bracket {
-    uint64_t low = 0, high = ~uint64_t{0};
+    double low = -HUGE_VAL, high = HUGE_VAL;
 };
 
 /// Arrays of equal size in which a cut is searched, as one.
@@ -165,7 +167,7 @@ Bracket guess_bracket(const Arrays & arrays, int64_t n_drop, CutScratch & scratc
     const double share = static_cast<double>(n_drop) / static_cast<double>(n_all);
     const double margin = 4 * std::sqrt(n * share * (1 - share)) + 4;
     const auto key_at = [&](double rank) {
-        return cut_keys(scratch.sample, static_cast<int64_t>(rank), scratch.few).key;
+        return from_order_key(cut_keys(scratch.sample, static_cast<int64_t>(rank), scratch.few).key);
     };
     Bracket out;
     if (share * n - margin >= 1) {
@@ -177,29 +179,17 @@ Bracket guess_bracket(const Arrays & arrays, int64_t n_drop, CutScratch & scratc
     return out;
 }
 
-/// Appends the keys in the bracket, counts those below.
-int64_t gather(const Values & values, const Bracket & bracket, std::vector<uint64_t> & out, size_t & n) {
+/// Appends the values in the bracket, counts those below.
+int64_t gather(const Values & values, const Bracket & bracket, std::vector<double> & out, size_t & n) {
     constexpr size_t kBlock = 4096;
-    const uint64_t width = bracket.high - bracket.low;
     int64_t n_below = 0;
     for (const Run & run : values.runs) {
         for (size_t first = run.begin; first < run.end; first += kBlock) {
             const auto part = values.all.subspan(first, std::min(kBlock, run.end - first));
-            if (out.size() < n + part.size() + 1) {
-                out.resize(n + part.size() + 1);
+            if (out.size() < n + part.size() + kScanSlack) {
+                out.resize(n + part.size() + kScanSlack);
             }
-            // Without branches; what does not belong there is overwritten by the next.
-            uint64_t * const to = out.data();
-            size_t at = n;
-            int64_t below = 0;
-            for (const double x : part) {
-                const uint64_t key = order_key(x);
-                to[at] = key;
-                at += key - bracket.low <= width ? 1 : 0;
-                below += key < bracket.low ? 1 : 0;
-            }
-            n = at;
-            n_below += below;
+            n += scan_between(part.data(), part.size(), bracket.low, bracket.high, out.data() + n, n_below);
         }
     }
     return n_below;
@@ -219,10 +209,10 @@ Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std:
         for (size_t a = 0; a < arrays.values.size(); ++a) {
             Bracket own = bracket;
             size_t n_tied = 0;
-            uint64_t most = 0;
+            double most = 0;
             if (!arrays.ceilings.empty()) {
-                most = order_key(arrays.ceilings[a].value);
-                own.high = std::min(own.high, most - 1);
+                most = arrays.ceilings[a].value;
+                own.high = std::min(own.high, std::nextafter(most, -HUGE_VAL));
                 n_tied =
                     bracket.low <= most && most <= bracket.high ? static_cast<size_t>(arrays.ceilings[a].n_tied) : 0;
             }
@@ -246,13 +236,15 @@ Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std:
         }
         bracket = {};  // the sample deceived
     }
-    const std::span<const uint64_t> keys = std::span(scratch.gathered).first(n);
-    const KeyCut cut = cut_keys(keys, n_drop - n_low, scratch.few);
+    scratch.keys.resize(n);
+    std::transform(scratch.gathered.begin(), scratch.gathered.begin() + static_cast<std::ptrdiff_t>(n),
+                   scratch.keys.begin(), order_key);
+    const KeyCut cut = cut_keys(scratch.keys, n_drop - n_low, scratch.few);
     if (n_below != nullptr) {
         *n_below = below;
         for (size_t a = 0, i = 0; a < ends.size(); ++a) {
             for (; i < ends[a]; ++i) {
-                (*n_below)[a] += keys[i] < cut.key ? 1 : 0;
+                (*n_below)[a] += scratch.keys[i] < cut.key ? 1 : 0;
             }
         }
     }
