@@ -8,7 +8,7 @@
 namespace kvsieve {
 
 /// Room that scan results need behind their last element.
-inline constexpr size_t kScanSlack = 32;
+inline constexpr size_t kScanSlack = 1;
 
 /// Copies the values in [low, high] to `out` in their order, and returns how many; adds to `n_below` how many are less
 /// than `low`. out: n + kScanSlack doubles.

@@ -29,7 +29,7 @@ std::vector<double> some_numbers(size_t n, std::mt19937 & random) {
 TEST(Scan, BetweenIsThatOfAPlainLoop) {
     std::mt19937 random(3);
     for (int round = 0; round < 500; ++round) {
-        const std::vector<double> values = some_numbers(random() % 100, random);
+        const std::vector<double> values = some_numbers(random() % 300, random);
         const std::vector<double> limits = some_numbers(2, random);
         std::vector<double> expected;
         int64_t expected_below = 7;
@@ -50,7 +50,7 @@ TEST(Scan, BetweenIsThatOfAPlainLoop) {
 TEST(Scan, AboveIsThatOfAPlainLoop) {
     std::mt19937 random(4);
     for (int round = 0; round < 500; ++round) {
-        const std::vector<double> values = some_numbers(random() % 100, random);
+        const std::vector<double> values = some_numbers(random() % 300, random);
         const double limit = some_numbers(1, random)[0];
         const auto first = static_cast<int32_t>(random() % 1000);
         std::vector<int32_t> expected;
