@@ -5,7 +5,6 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "policy/scan.h"
@@ -195,8 +194,13 @@ int64_t gather(const Values & values, const Bracket & bracket, std::vector<doubl
     return n_below;
 }
 
-/// The cut below which n_drop values of all arrays lie; how many of each array lie below its value, ties aside.
-Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std::vector<int64_t> * n_below) {
+/// How many values of an array that take part lie below a cut's value, and how many equal it.
+struct Share {
+    int64_t n_below = 0, n_equal = 0;
+};
+
+/// The cut below which n_drop values of all arrays lie, and the share of each array if asked for.
+Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std::vector<Share> * shares) {
     Bracket bracket = guess_bracket(arrays, n_drop, scratch);
     std::vector<size_t> ends;
     std::vector<int64_t> below;
@@ -240,11 +244,12 @@ Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std:
     std::transform(scratch.gathered.begin(), scratch.gathered.begin() + static_cast<std::ptrdiff_t>(n),
                    scratch.keys.begin(), order_key);
     const KeyCut cut = cut_keys(scratch.keys, n_drop - n_low, scratch.few);
-    if (n_below != nullptr) {
-        *n_below = below;
+    if (shares != nullptr) {
         for (size_t a = 0, i = 0; a < ends.size(); ++a) {
+            Share & share = shares->emplace_back(Share{.n_below = below[a]});
             for (; i < ends[a]; ++i) {
-                (*n_below)[a] += scratch.keys[i] < cut.key ? 1 : 0;
+                share.n_below += scratch.keys[i] < cut.key ? 1 : 0;
+                share.n_equal += scratch.keys[i] == cut.key ? 1 : 0;
             }
         }
     }
@@ -290,23 +295,26 @@ std::vector<PoolCut> cut_pool(std::span<const Values> arrays, int64_t n_best, in
     for (size_t a = 0; n_best > 0 && a < arrays.size(); ++a) {
         ceilings.push_back(find_cut(arrays[a], n_each, scratch));
     }
-    std::vector<int64_t> n_below;
-    const Cut cut = cut_arrays({.values = arrays, .ceilings = ceilings, .n_each = n_each}, n_drop, scratch, &n_below);
-    std::vector<int64_t> n_equal(arrays.size(), std::numeric_limits<int64_t>::max());  // at most so many in the pool
+    std::vector<Share> shares;
+    const Cut cut = cut_arrays({.values = arrays, .ceilings = ceilings, .n_each = n_each}, n_drop, scratch, &shares);
+    int64_t n_equal = 0;
+    for (const Share & share : shares) {
+        n_equal += share.n_equal;
+    }
+    // Nearly always all that equal the cut are dropped; otherwise the first ones in the order (place, array).
+    const bool drops_all = n_equal == cut.n_tied;
     for (size_t a = 0; a < arrays.size(); ++a) {
-        out[a] = {.cut = {.value = cut.value, .n_tied = 0}, .n_drop = n_below[a]};
+        const int64_t n_tied = drops_all ? shares[a].n_equal : 0;
+        out[a] = {.cut = {.value = cut.value, .n_tied = n_tied}, .n_drop = shares[a].n_below + n_tied};
         if (!ceilings.empty() && ceilings[a].value < cut.value) {
             out[a].cut = ceilings[a];
-            n_equal[a] = 0;
-        } else if (!ceilings.empty() && ceilings[a].value == cut.value) {
-            n_equal[a] = ceilings[a].n_tied;
         }
     }
-    int64_t left = cut.n_tied;
+    int64_t left = drops_all ? 0 : cut.n_tied;
     for (const Run & run : arrays[0].runs) {
         for (size_t k = run.begin; k < run.end && left > 0; ++k) {
             for (size_t a = 0; a < arrays.size() && left > 0; ++a) {
-                if (arrays[a].all[k] == cut.value && out[a].cut.n_tied < n_equal[a]) {
+                if (arrays[a].all[k] == cut.value && out[a].cut.n_tied < shares[a].n_equal) {
                     ++out[a].cut.n_tied;
                     ++out[a].n_drop;
                     --left;
