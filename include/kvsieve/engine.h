@@ -221,9 +221,9 @@ class Session {
 /// Feeds one token to each of several sessions at once, by the threads of the first one: the weights are read once for
 /// all. Each session's logits() are then those of its token, as after feed() of it alone but for what a matrix
 /// multiplication of several columns rounds differently; attention and evictions are the same bit for bit.
-/// Throws Error{invalid_argument} for a session that comes twice, is of another model, has no prompt yet, has a token of
-/// its own waiting, or attends with ggml's operation; Error{too_large} where a context or a KV budget is full. Nothing
-/// is changed then.
+/// Throws Error{invalid_argument} for a session that comes twice, is of another model, has no prompt yet, has a token
+/// of its own waiting, or attends with ggml's operation; Error{too_large} where a context or a KV budget is full.
+/// Nothing is changed then.
 void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> tokens);
 
 /// A method as a session's options name it, without keep.
