@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -42,6 +43,7 @@ struct BenchArgs {
     MethodArgs method;
     CacheArgs cache;
     std::string prompt_tokens;  ///< as typed; empty: not given
+    std::string batch;          ///< the same
     std::vector<std::string> images;
     int32_t n_gen = 64;
     int32_t n_repeat = 3;
@@ -118,8 +120,32 @@ double kl_divergence(std::span<const float> p, std::span<const float> q) {
     return kl;
 }
 
+/// Sequences behind one prompt that decode together.
+class Batch {
+  public:
+    Batch(Session & first, int32_t n_seq) {
+        for (int32_t i = 1; i < n_seq; ++i) {
+            others_.push_back(first.fork());
+        }
+        all_.push_back(&first);
+        std::ranges::transform(others_, std::back_inserter(all_), [](Session & other) { return &other; });
+    }
+    void feed(std::span<const int32_t> tokens) {
+        if (all_.size() == 1) {
+            static_cast<void>(all_[0]->feed(tokens));
+        } else {
+            feed_batch(all_, tokens);
+        }
+    }
+    [[nodiscard]] const std::vector<Session *> & sessions() const { return all_; }
+
+  private:
+    std::vector<Session> others_;
+    std::vector<Session *> all_;
+};
+
 /// The kernel against ggml's operation on the same tokens, before anything is timed.
-void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions options, Work work) {
+void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions options, Work work, int32_t n_seq) {
     if (!options.decode_kernel) {
         return;
     }
@@ -129,10 +155,12 @@ void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions opt
     Session reference(model, options);
     feed(ours, model->info(), work);
     int32_t token = likeliest(feed(reference, model->info(), work));
+    Batch batch(ours, n_seq);
     double kl = 0;
     for (int32_t i = 0; i < kCheckSteps; ++i) {
         const std::span<const float> expected = feed(reference, token);
-        kl += kl_divergence(expected, feed(ours, token)) / kCheckSteps;
+        batch.feed(std::vector<int32_t>(static_cast<size_t>(n_seq), token));
+        kl += kl_divergence(expected, batch.sessions().back()->logits()) / kCheckSteps;
         token = likeliest(expected);
     }
     if (!(kl <= kMaxKl)) {
@@ -143,8 +171,9 @@ void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions opt
     }
 }
 
+/// `n_seq` sequences behind copies of one prompt decode together.
 Measured measure(const std::shared_ptr<const Model> & model, const SessionOptions & options, const Work & work,
-                 const BenchArgs & args, Progress & progress) {
+                 int32_t n_seq, const BenchArgs & args, Progress & progress) {
     using Clock = std::chrono::steady_clock;
     Measured out;
     Session session(model, options);
@@ -164,12 +193,21 @@ Measured measure(const std::shared_ptr<const Model> & model, const SessionOption
         out.n_prompt = session.n_processed();
         out.keep = session.method_options().keep;
         out.kv_bytes = session.usage().bytes_held;
+        Batch batch(session, n_seq);
+        out.kv_bytes *= static_cast<uint64_t>(n_seq);
+        std::vector<int32_t> tokens(static_cast<size_t>(n_seq), token);
         for (int32_t i = 0; i < args.n_gen; ++i) {
             start = Clock::now();
-            token = likeliest(feed(session, token));
+            batch.feed(tokens);
+            std::ranges::transform(batch.sessions(), tokens.begin(),
+                                   [](const Session * one) { return likeliest(one->logits()); });
             out.step_ms.push_back(ms_since(start));
         }
-        out.kv_bytes_peak = std::max(session.peak_kv_bytes(), session.usage().bytes_reserved);
+        uint64_t reserved = 0;
+        for (const Session * one : batch.sessions()) {
+            reserved += one->usage().bytes_reserved;
+        }
+        out.kv_bytes_peak = std::max(session.peak_kv_bytes(), reserved);
         out.rss_bytes = std::max(out.rss_bytes, resident_bytes());
         session.reset();
         if (out.keep < 1.0 || options.method_options.profile) {  // else nothing is observed
@@ -183,14 +221,15 @@ Measured measure(const std::shared_ptr<const Model> & model, const SessionOption
 }
 
 /// Times of a prompt are medians of the repeats; steps are taken from all of them.
-nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & options, const BenchArgs & args) {
+nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & options, int32_t n_seq,
+                               const BenchArgs & args) {
     double decode_ms = 0;
     for (const double ms : m.step_ms) {
         decode_ms += ms;
     }
     nlohmann::ordered_json line;
     line["n_prompt"] = m.n_prompt;
-    line["n_seq"] = 1;
+    line["n_seq"] = n_seq;
     line["n_gen"] = args.n_gen;
     line["method"] = options.method;
     line["keep"] = m.keep;
@@ -202,7 +241,7 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
     line["observe_ms"] = quantile(m.observe_ms, 0.5);
     line["plan_ms"] = quantile(m.plan_ms, 0.5);
     line["compact_ms"] = quantile(m.compact_ms, 0.5);
-    line["decode_tps"] = 1e3 * static_cast<double>(m.step_ms.size()) / decode_ms;
+    line["decode_tps"] = 1e3 * n_seq * static_cast<double>(m.step_ms.size()) / decode_ms;
     line["step_ms_p50"] = quantile(m.step_ms, 0.5);
     line["step_ms_p90"] = quantile(m.step_ms, 0.9);
     line["kv_bytes"] = m.kv_bytes;
@@ -213,20 +252,33 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
 
 std::string table_head() {
     return fmt::format(
-        "{:>7} {:<12} {:>5} {:>4}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>10} {:>10} {:>9}\n", "prompt",
-        "method", "keep", "rows", "prefill/s", "first", "observe", "plan", "compact", "tokens/s", "step p50",
-        "step p90", "KV", "KV peak", "resident");
+        "{:>7} {:>5} {:<12} {:>5} {:>4}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>10} {:>10} {:>9}\n",
+        "prompt", "batch", "method", "keep", "rows", "prefill/s", "first", "observe", "plan", "compact", "tokens/s",
+        "step p50", "step p90", "KV", "KV peak", "resident");
 }
 
 std::string table_row(const nlohmann::ordered_json & line) {
     const auto ms = [&](const char * name) { return format_ms(line[name].get<double>()); };
     const auto bytes = [&](const char * name) { return format_bytes(line[name].get<uint64_t>()); };
     return fmt::format(
-        "{:>7} {:<12} {:>5.3g} {:>4}  {:>9.1f} {:>9} {:>9} {:>9} {:>9}  {:>8.2f} {:>8} {:>8}  {:>10} {:>10} {:>9}\n",
-        line["n_prompt"].get<int32_t>(), line["method"].get<std::string>(), line["keep"].get<double>(),
-        line["kv_type"].get<std::string>(), line["prefill_tps"].get<double>(), ms("ttft_ms"), ms("observe_ms"),
-        ms("plan_ms"), ms("compact_ms"), line["decode_tps"].get<double>(), ms("step_ms_p50"), ms("step_ms_p90"),
-        bytes("kv_bytes"), bytes("kv_bytes_peak"), bytes("rss_bytes"));
+        "{:>7} {:>5} {:<12} {:>5.3g} {:>4}  {:>9.1f} {:>9} {:>9} {:>9} {:>9}  {:>8.2f} {:>8} {:>8}  {:>10} {:>10} "
+        "{:>9}\n",
+        line["n_prompt"].get<int32_t>(), line["n_seq"].get<int32_t>(), line["method"].get<std::string>(),
+        line["keep"].get<double>(), line["kv_type"].get<std::string>(), line["prefill_tps"].get<double>(),
+        ms("ttft_ms"), ms("observe_ms"), ms("plan_ms"), ms("compact_ms"), line["decode_tps"].get<double>(),
+        ms("step_ms_p50"), ms("step_ms_p90"), bytes("kv_bytes"), bytes("kv_bytes_peak"), bytes("rss_bytes"));
+}
+
+std::vector<int32_t> numbers_of(const std::string & option, const std::string & list, int32_t max) {
+    std::vector<int32_t> out;
+    for (const std::string & text : split(list, ',')) {
+        const auto value = parse_unsigned(text);
+        if (!value || *value < 1 || std::cmp_greater(*value, max)) {
+            refuse(option + " has '" + text + "'; expected whole numbers of at least 1, as in 1,4");
+        }
+        out.push_back(static_cast<int32_t>(*value));
+    }
+    return out;
 }
 
 std::vector<Work> works_of(const BenchArgs & args) {
@@ -243,12 +295,9 @@ std::vector<Work> works_of(const BenchArgs & args) {
         }
         return {work};
     }
-    for (const std::string & text : split(args.prompt_tokens.empty() ? "2048" : args.prompt_tokens, ',')) {
-        const auto value = parse_unsigned(text);
-        if (!value || *value < 1 || *value > INT32_MAX / 2) {
-            refuse("--prompt-tokens has '" + text + "'; expected whole numbers of at least 1, as in 512,2048");
-        }
-        out.push_back({static_cast<int32_t>(*value), {}});
+    for (const int32_t n :
+         numbers_of("--prompt-tokens", args.prompt_tokens.empty() ? "2048" : args.prompt_tokens, INT32_MAX / 2)) {
+        out.push_back({n, {}});
     }
     return out;
 }
@@ -256,6 +305,10 @@ std::vector<Work> works_of(const BenchArgs & args) {
 void bench(const BenchArgs & args) {
     args.model.check(!args.images.empty());
     const std::vector<Work> works = works_of(args);
+    const std::vector<int32_t> batches = numbers_of("--batch", args.batch.empty() ? "1" : args.batch, 1024);
+    if (args.cache.decode_attention == "ggml" && batches != std::vector<int32_t>{1}) {
+        refuse("--batch needs the decode kernel; --decode-attention ggml is for one sequence");
+    }
     std::vector<SessionOptions> cases;
     for (const std::string & keep : split(args.method.keep, ',')) {
         MethodArgs method = args.method;
@@ -276,14 +329,16 @@ void bench(const BenchArgs & args) {
                 options.n_ctx = std::max(model->info().n_ctx_train, work.n_tokens + args.n_gen + 1);
             }
             progress.update("checking", -1.0);
-            check_kernel(model, options, work);
-            const auto line = line_of(measure(model, options, work, args, progress), options, args);
-            if (args.json) {
-                print_out(line.dump() + "\n");
-            } else {
-                print_out((first ? table_head() : "") + table_row(line));
+            check_kernel(model, options, work, *std::ranges::max_element(batches));
+            for (const int32_t n_seq : batches) {
+                const auto line = line_of(measure(model, options, work, n_seq, args, progress), options, n_seq, args);
+                if (args.json) {
+                    print_out(line.dump() + "\n");
+                } else {
+                    print_out((first ? table_head() : "") + table_row(line));
+                }
+                first = false;
             }
-            first = false;
         }
     }
 }
@@ -300,6 +355,8 @@ void add_bench_command(CLI::App & app) {
         ->expected(1)
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    command->add_option("--batch", o->batch, "Sequences that decode together, as in 1,4,8: a case each [1]")
+        ->type_name("N,...");
     add_integer(*command, "--gen", o->n_gen, 1, INT32_MAX / 2, "Tokens that are decoded behind the prompt");
     add_integer(*command, "--repeat", o->n_repeat, 1, 1000, "How often each case is measured");
     o->model.add_to(*command);

@@ -191,6 +191,10 @@ class Session {
     /// The same for a turn of text and images, without generating. `render` = false takes the text as it is.
     std::span<const float> feed(const Turn & turn, bool render, const Callbacks & callbacks = {});
 
+    /// A second session in the same state, right behind the first prompt. Costs the bytes held. Throws
+    /// Error{invalid_argument} elsewhere.
+    [[nodiscard]] Session fork() const;
+
     /// The last position's logits, [n_vocab], as feed() returned them; empty before the first prompt.
     [[nodiscard]] std::span<const float> logits() const;
 
@@ -215,10 +219,19 @@ class Session {
   private:
     friend class SharedPrefill;
     friend class ProbeRecorder;
+    friend void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> tokens);
     struct Impl;
     explicit Session(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
 };
+
+/// Feeds one token to each of several sessions at once, by the threads of the first one: the weights are read once for
+/// all. Each session's logits() are then those of its token, as after feed() of it alone but for what a matrix
+/// multiplication of several columns rounds differently; attention and evictions are the same bit for bit.
+/// Throws Error{invalid_argument} for a session that comes twice, is of another model, has no prompt yet, has a token
+/// of its own waiting, or attends with ggml's operation; Error{too_large} where a context or a KV budget is full.
+/// Nothing is changed then.
+void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> tokens);
 
 /// A method as a session's options name it, without keep.
 struct MethodName {

@@ -462,6 +462,81 @@ Session::~Session() = default;
 Session::Session(Session &&) noexcept = default;
 Session & Session::operator=(Session &&) noexcept = default;
 
+Session Session::fork() const {
+    const Impl & s = *impl_;
+    if (s.n_processed == 0 || s.n_processed != s.shape.n_tokens || !s.pending.empty()) {
+        throw Error(ErrorCode::invalid_argument, "a session can be forked right behind its first prompt only");
+    }
+    Session copy(std::make_unique<Impl>(s.model, s.options, s.from_registry ? nullptr : s.method));
+    Impl & c = *copy.impl_;
+    c.cache = s.cache.snapshot();
+    c.plan = s.plan;
+    c.method_options = s.method_options;
+    c.shape = s.shape;
+    c.images = s.images;
+    c.history = s.history;
+    c.answer = s.answer;
+    c.n_processed = s.n_processed;
+    c.logits = s.logits;
+    c.eviction.begin(*c.plan);
+    return copy;
+}
+
+void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> tokens) {
+    const auto refuse = [](const std::string & sentence) { throw Error(ErrorCode::invalid_argument, sentence); };
+    if (sessions.empty() || sessions.size() != tokens.size()) {
+        refuse("a batch of " + std::to_string(sessions.size()) + " sessions got " + std::to_string(tokens.size()) +
+               " tokens, expected one for each");
+    }
+    Session::Impl & first = *sessions[0]->impl_;
+    for (size_t i = 0; i < sessions.size(); ++i) {
+        const Session::Impl & s = *sessions[i]->impl_;
+        const std::string which = "session " + std::to_string(i) + " of the batch ";
+        if (std::count(sessions.begin(), sessions.end(), sessions[i]) != 1) {
+            refuse(which + "comes twice");
+        }
+        if (s.model != first.model) {
+            refuse(which + "is of another model");
+        }
+        if (s.n_processed == 0 || !s.pending.empty()) {
+            refuse(which + (s.n_processed == 0 ? "has no prompt yet" : "has a token of its own waiting"));
+        }
+        if (!s.options.decode_kernel) {
+            refuse(which + "attends with ggml's operation, which has no batches");
+        }
+        if (tokens[i] < 0 || tokens[i] >= s.decoder->config().n_vocab) {
+            refuse(which + "got the token " + std::to_string(tokens[i]) + ", the vocabulary has " +
+                   std::to_string(s.decoder->config().n_vocab));
+        }
+        if (s.n_processed + 1 > s.n_ctx || !s.fits(1)) {
+            throw Error(ErrorCode::too_large,
+                        which + "has no room for another token in its " + (s.fits(1) ? "context" : "KV budget"));
+        }
+    }
+    std::vector<float> residual(tokens.size() * static_cast<size_t>(first.decoder->config().n_embd));
+    embed_tokens(first.runner, *first.decoder, tokens, residual);
+    std::vector<NewestAttention> newest(sessions.size());
+    std::vector<BatchLane> lanes;
+    for (size_t i = 0; i < sessions.size(); ++i) {
+        Session::Impl & s = *sessions[i]->impl_;
+        lanes.push_back({{&s.cache, s.n_processed, s.eviction.wants_attention() ? &newest[i] : nullptr},
+                         std::span<float>(s.logits)});
+    }
+    try {
+        forward_batch(first.runner, *first.decoder, lanes, residual);
+    } catch (...) {
+        for (Session * session : sessions) {
+            session->impl_->cache.truncate(session->impl_->n_processed);  // layers that already had the row
+        }
+        throw;
+    }
+    for (size_t i = 0; i < sessions.size(); ++i) {
+        Session::Impl & s = *sessions[i]->impl_;
+        s.eviction.run(s.cache, 1, s.n_processed, newest[i]);
+        ++s.n_processed;
+    }
+}
+
 Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Callbacks & callbacks) {
     Impl & s = *impl_;
     Generation generation(s.parts().text, options);

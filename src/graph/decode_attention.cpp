@@ -7,21 +7,29 @@
 
 namespace kvsieve {
 
-DecodeAttention::DecodeAttention(const RaggedKvCache & cache, const DecoderConfig & config, int32_t il,
-                                 std::vector<float> * newest)
-    : cache_(cache), config_(config), il_(il), group_(config.n_head / config.n_head_kv) {
-    size_t n_weights = 0;
-    for (int32_t g = 0; g < config.n_head_kv; ++g) {
-        const int32_t n_rows = cache.n_rows(il, g) + 1;
-        extents_.push_back({n_rows, static_cast<int32_t>(ranges_.size()), n_weights});
-        for (int32_t first = 0; first < n_rows; first += kRangeSlots) {
-            ranges_.push_back({g, first, std::min(kRangeSlots, n_rows - first)});
+DecodeAttention::DecodeAttention(std::span<const DecodeLane> lanes, const DecoderConfig & config, int32_t il)
+    : config_(config), il_(il), n_lane_(static_cast<int32_t>(lanes.size())), group_(config.n_head / config.n_head_kv) {
+    extents_.reserve(lanes.size() * static_cast<size_t>(config.n_head_kv));
+    for (const DecodeLane & lane : lanes) {
+        size_t n_weights = 0;
+        const size_t first_extent = extents_.size();
+        for (int32_t g = 0; g < config.n_head_kv; ++g) {
+            const int32_t n_rows = lane.cache->n_rows(il, g) + 1;
+            extents_.push_back({lane.cache, g, n_rows, static_cast<int32_t>(ranges_.size())});
+            for (int32_t first = 0; first < n_rows; first += kRangeSlots) {
+                ranges_.push_back(
+                    {static_cast<int32_t>(extents_.size()) - 1, first, std::min(kRangeSlots, n_rows - first)});
+            }
+            n_weights += static_cast<size_t>(group_) * static_cast<size_t>(n_rows);
         }
-        n_weights += static_cast<size_t>(group_) * static_cast<size_t>(n_rows);
-    }
-    if (newest != nullptr) {
-        newest->resize(n_weights);
-        weights_ = newest->data();
+        if (lane.newest != nullptr) {
+            lane.newest->resize(n_weights);
+            float * weights = lane.newest->data();
+            for (size_t e = first_extent; e < extents_.size(); ++e) {
+                extents_[e].weights = weights;
+                weights += static_cast<size_t>(group_) * static_cast<size_t>(extents_[e].n_rows);
+            }
+        }
     }
 }
 
@@ -30,38 +38,38 @@ DecodeAttention::DecodeAttention(const RaggedKvCache & cache, const DecoderConfi
 void DecodeAttention::attend(ggml_tensor * dst, int, int, void * userdata) {
     auto & self = *static_cast<DecodeAttention *>(userdata);
     const ggml_tensor * q = dst->src[0];
+    const auto group_floats = static_cast<size_t>(self.group_) * static_cast<size_t>(self.config_.head_dim);
     for (size_t i = 0; (i = self.next_range_.fetch_add(1, std::memory_order_relaxed)) < self.ranges_.size();) {
         const Range & r = self.ranges_[i];
-        const Extent & extent = self.extents_[static_cast<size_t>(r.head_kv)];
-        const KvRowsView k = self.cache_.k_rows(self.il_, r.head_kv);
-        const KvRowsView v = self.cache_.v_rows(self.il_, r.head_kv);
+        const auto e = static_cast<size_t>(r.extent);
+        const Extent & extent = self.extents_[e];
+        const KvRowsView k = extent.cache->k_rows(self.il_, extent.head_kv);
+        const KvRowsView v = extent.cache->v_rows(self.il_, extent.head_kv);
         const size_t offset = static_cast<size_t>(r.first_row) * k.row_bytes;
-        const AttendRange range{
-            .type = self.cache_.params().type,
-            .head_dim = self.config_.head_dim,
-            .n_rows = r.n_rows,
-            .n_query = self.group_,
-            .k = k.data + offset,
-            .v = v.data + offset,
-            .row_bytes = k.row_bytes,
-            .q = static_cast<const float *>(q->data) +
-                 static_cast<size_t>(r.head_kv * self.group_) * static_cast<size_t>(self.config_.head_dim),
-            .scale = self.config_.kq_scale};
-        float * weights =
-            self.weights_ == nullptr ? nullptr : self.weights_ + extent.first_weight + static_cast<size_t>(r.first_row);
-        attend_range(range, static_cast<float *>(dst->data) + i * (dst->nb[2] / sizeof(float)), weights,
+        const AttendRange range{.type = extent.cache->params().type,
+                                .head_dim = self.config_.head_dim,
+                                .n_rows = r.n_rows,
+                                .n_query = self.group_,
+                                .k = k.data + offset,
+                                .v = v.data + offset,
+                                .row_bytes = k.row_bytes,
+                                // query heads stand in the order of KV heads, lanes behind each other: as the extents
+                                .q = static_cast<const float *>(q->data) + e * group_floats,
+                                .scale = self.config_.kq_scale};
+        attend_range(range, static_cast<float *>(dst->data) + i * (dst->nb[2] / sizeof(float)),
+                     extent.weights == nullptr ? nullptr : extent.weights + r.first_row,
                      static_cast<size_t>(extent.n_rows));
     }
 }
 
-/// dst [head_dim, n_head]; src[0] the partial results.
+/// dst [head_dim, n_head, n_lane]; src[0] the partial results.
 void DecodeAttention::merge(ggml_tensor * dst, int ith, int nth, void * userdata) {
     auto & self = *static_cast<DecodeAttention *>(userdata);
     self.next_range_.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
     const ggml_tensor * partial = dst->src[0];
     const size_t stride = partial->nb[2] / sizeof(float);
     const auto d = static_cast<size_t>(self.config_.head_dim);
-    for (int32_t h = ith; h < self.config_.n_head; h += nth) {
+    for (int32_t h = ith; h < self.config_.n_head * self.n_lane_; h += nth) {
         const Extent & extent = self.extents_[static_cast<size_t>(h / self.group_)];
         const auto in_group = static_cast<size_t>(h % self.group_);
         const float * of_head = static_cast<const float *>(partial->data) +
@@ -70,9 +78,9 @@ void DecodeAttention::merge(ggml_tensor * dst, int ith, int nth, void * userdata
         const int32_t n_range = (extent.n_rows + kRangeSlots - 1) / kRangeSlots;
         const PartialHead whole = merge_ranges(of_head, stride, n_range, self.config_.head_dim,
                                                static_cast<float *>(dst->data) + static_cast<size_t>(h) * d);
-        if (self.weights_ != nullptr) {
+        if (extent.weights != nullptr) {
             normalise_weights(of_head, stride, whole, extent.n_rows,
-                              self.weights_ + extent.first_weight + in_group * static_cast<size_t>(extent.n_rows));
+                              extent.weights + in_group * static_cast<size_t>(extent.n_rows));
         }
     }
 }
@@ -82,7 +90,7 @@ ggml_tensor * DecodeAttention::build(const GraphBuilder & b, ggml_tensor * q, gg
     ggml_tensor * partial =
         ggml_custom_4d(b.ctx, GGML_TYPE_F32, static_cast<int64_t>(partial_floats(config_.head_dim)), group_,
                        static_cast<int64_t>(ranges_.size()), 1, args, 2, attend, GGML_N_TASKS_MAX, this);
-    return ggml_custom_4d(b.ctx, GGML_TYPE_F32, config_.head_dim, config_.n_head, 1, 1, &partial, 1, merge,
+    return ggml_custom_4d(b.ctx, GGML_TYPE_F32, config_.head_dim, config_.n_head, n_lane_, 1, &partial, 1, merge,
                           GGML_N_TASKS_MAX, this);
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Attention of one new token over a layer's extents, by our own kernel as two ggml nodes: partial results per range of
-// slots, then their merge. The ranges and the order of the merge are fixed, so the result does not depend on threads.
+// Attention of one new token of each of several sequences over a layer's extents, by our own kernel as two ggml nodes:
+// partial results per range of slots, then their merge. The ranges and the order of the merge are fixed, so a
+// sequence's result depends neither on threads nor on its neighbours.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cache/ragged_kv_cache.h"
@@ -13,40 +15,48 @@
 
 namespace kvsieve {
 
-/// One layer of one sequence. Must outlive the computation of the graph; the cache must not move rows until then.
+/// A sequence whose new token attends.
+struct DecodeLane {
+    const RaggedKvCache * cache = nullptr;
+    /// If not null, receives the softmax attention on all rows, [H][n_rows of the head's KV head].
+    std::vector<float> * newest = nullptr;
+};
+
+/// One layer. Must outlive the computation of the graph; the caches must not move rows until then.
 class DecodeAttention {
   public:
-    /// The layer will hold one row more in every extent when the nodes run (RaggedKvCache::reserve() was called).
-    /// `newest`, if not null, receives the softmax attention on all rows, [H][n_rows of the head's KV head].
-    DecodeAttention(const RaggedKvCache & cache, const DecoderConfig & config, int32_t il, std::vector<float> * newest);
+    /// The layer will hold one row more in every extent of each lane when the nodes run (RaggedKvCache::reserve() was
+    /// called). Row types may differ between lanes.
+    DecodeAttention(std::span<const DecodeLane> lanes, const DecoderConfig & config, int32_t il);
 
-    /// q [head_dim, n_head] in the rotation of the rows; `appended` is the node that stores the new row.
-    /// Returns [head_dim, n_head].
+    /// q [head_dim, n_head, n_lane], contiguous, in the rotation of each lane's rows; `appended` is the node that
+    /// stores the new rows. Returns [head_dim, n_head, n_lane].
     ggml_tensor * build(const GraphBuilder & b, ggml_tensor * q, ggml_tensor * appended);
 
   private:
-    /// Rows of one KV head.
+    /// Rows of one KV head of one lane.
     struct Extent {
+        const RaggedKvCache * cache = nullptr;
+        int32_t head_kv = 0;
         int32_t n_rows = 0;
         int32_t first_range = 0;
-        size_t first_weight = 0;  // of its first query head, in `weights_`
+        float * weights = nullptr;  // [group][n_rows], or null
     };
-    /// Up to kRangeSlots rows of one KV head.
+    /// Up to kRangeSlots rows of one extent.
     struct Range {
-        int32_t head_kv = 0;
+        int32_t extent = 0;
         int32_t first_row = 0;
         int32_t n_rows = 0;
     };
     static void attend(ggml_tensor * dst, int ith, int nth, void * userdata);
     static void merge(ggml_tensor * dst, int ith, int nth, void * userdata);
 
-    const RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t il_;
+    int32_t n_lane_;
     int32_t group_;                       // query heads of a KV head
-    float * weights_ = nullptr;           // [H][n_rows of the head's KV head]
-    std::vector<Extent> extents_;         // [n_head_kv]
-    std::vector<Range> ranges_;           // by KV head, then by row
+    std::vector<Extent> extents_;         // [n_lane][n_head_kv]
+    std::vector<Range> ranges_;           // by extent, then by row
     std::atomic<size_t> next_range_ = 0;  // that no thread has taken
 };
 

@@ -2,6 +2,8 @@
 #include "graph/forward.h"
 
 #include <numeric>
+#include <utility>
+#include <vector>
 
 namespace kvsieve {
 namespace {
@@ -69,6 +71,32 @@ void forward(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cach
         });
         attention.check();
     }
+}
+
+void forward_batch(GraphRunner & runner, const Decoder & decoder, std::span<const BatchLane> lanes,
+                   std::span<float> residual) {
+    const DecoderConfig & config = decoder.config();
+    const auto n = static_cast<int64_t>(lanes.size());
+    std::vector<int32_t> positions;
+    std::vector<Lane> attending;
+    for (const BatchLane & one : lanes) {
+        positions.push_back(one.lane.position);
+        attending.push_back(one.lane);
+    }
+    LaneAttention attention(std::move(attending), config);
+    runner.run(static_cast<size_t>(config.n_layer) * kLayerNodes + 16 + lanes.size() * 4, [&](GraphBuilder & b) {
+        ggml_tensor * pos = b.external(GGML_TYPE_I32, n, 1, 1, positions.data());
+        ggml_tensor * x = b.external(GGML_TYPE_F32, config.n_embd, n, 1, residual.data());
+        for (int32_t il = 0; il < config.n_layer; ++il) {
+            x = decoder.finish_layer(b, il, x, attention.build(b, il, decoder.qkv(b, il, x, pos)));
+        }
+        ggml_tensor * logits = decoder.logits(b, x);
+        for (size_t i = 0; i < lanes.size(); ++i) {
+            ggml_tensor * own = ggml_view_2d(b.ctx, logits, config.n_vocab, 1, logits->nb[1], i * logits->nb[1]);
+            b.expand(ggml_cpy(b.ctx, own, b.external(GGML_TYPE_F32, config.n_vocab, 1, 1, lanes[i].logits.data())));
+        }
+    });
+    attention.check();
 }
 
 }  // namespace kvsieve

@@ -25,4 +25,15 @@ void embed_tokens(GraphRunner & runner, const Decoder & decoder, std::span<const
 void forward(GraphRunner & runner, const Decoder & decoder, RaggedKvCache & cache, std::span<float> residual,
              int32_t first, std::span<float> logits, const AttentionOptions & options = {});
 
+/// A sequence of a decode step.
+struct BatchLane {
+    Lane lane;
+    std::span<float> logits;  ///< [n_vocab]; receives those of the lane's token
+};
+
+/// Runs one new token of each sequence through all layers at once: the weights are read once for all. `residual`
+/// [n_lane][n_embd] holds the embeddings and is overwritten. Caches differ as they like; no two lanes share one.
+void forward_batch(GraphRunner & runner, const Decoder & decoder, std::span<const BatchLane> lanes,
+                   std::span<float> residual);
+
 }  // namespace kvsieve

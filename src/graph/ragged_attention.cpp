@@ -35,7 +35,11 @@ ggml_tensor * rotate(const GraphBuilder & b, ggml_tensor * x, int32_t block) {
 
 RaggedAttention::RaggedAttention(RaggedKvCache & cache, const DecoderConfig & config, int32_t n, int32_t first,
                                  const AttentionOptions & options)
-    : cache_(cache), config_(config), n_(n), first_(first), kernel_(options.kernel), newest_(options.newest) {
+    : cache_(cache), config_(config), n_(n), first_(first), newest_(options.newest) {
+    if (n == 1 && options.kernel) {
+        lane_.emplace(std::vector<Lane>{{&cache, first, options.newest}}, config);
+        return;
+    }
     cache_.reserve(n);
     if (newest_ != nullptr) {
         newest_->assign(static_cast<size_t>(config.n_layer), {});
@@ -100,6 +104,9 @@ void RaggedAttention::observe(const GraphBuilder & b, int32_t il, ggml_tensor * 
 }
 
 ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Qkv & qkv) {
+    if (lane_) {
+        return lane_->build(b, il, qkv);
+    }
     // only several tokens need masks, and their graphs hold one layer each: the last one's are done with
     masks_.clear();
     appends_.push_back(std::make_unique<Append>());
@@ -116,13 +123,6 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
     const ggml_type type = cache_.type();
     const int64_t d = config_.head_dim;
     ggml_tensor * q = rotate(b, qkv.q, cache_.k_rotation());
-    if (n_ == 1 && kernel_) {
-        decodes_.push_back(std::make_unique<DecodeAttention>(
-            cache_, config_, il, newest_ == nullptr ? nullptr : &(*newest_)[static_cast<size_t>(il)]));
-        ggml_tensor * heads = decodes_.back()->build(b, ggml_is_contiguous(q) ? q : ggml_cont(b.ctx, q), appended);
-        return ggml_reshape_2d(b.ctx, rotate(b, heads, cache_.v_rotation()), d * config_.n_head, 1);
-    }
-
     const auto view = [&](const KvRowsView & rows, int32_t n_kv, int64_t heads, size_t head_stride) {
         return b.external(type, d, n_kv, heads, rows.row_bytes, head_stride, const_cast<uint8_t *>(rows.data));
     };
@@ -169,6 +169,9 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
 }
 
 void RaggedAttention::check() const {
+    if (lane_) {
+        lane_->check();
+    }
     for (const auto & append : appends_) {
         if (append->failed) {
             throw Error(ErrorCode::runtime,

@@ -6,22 +6,19 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cache/ragged_kv_cache.h"
 #include "graph/arch.h"
-#include "graph/decode_attention.h"
+#include "graph/lane_attention.h"
 
 namespace kvsieve {
-
-/// Softmax attention of the newest token on the rows held, its own included: [L], each [H][n_rows of the head's KV
-/// head] in slot order.
-using NewestAttention = std::vector<std::vector<float>>;
 
 struct AttentionOptions {
     /// Receives the last token's attention, from the same rows as the output; nullptr: not kept.
     NewestAttention * newest = nullptr;
-    /// One token is the kernel's work (decode_attention.h); false takes ggml's operation for it too, the reference.
+    /// One token is the kernel's work (lane_attention.h); false takes ggml's operation for it too, the reference.
     bool kernel = true;
 };
 
@@ -55,9 +52,8 @@ class RaggedAttention {
     RaggedKvCache & cache_;
     const DecoderConfig & config_;
     int32_t n_, first_;
-    bool kernel_;
     NewestAttention * newest_;
-    std::vector<std::unique_ptr<DecodeAttention>> decodes_;
+    std::optional<LaneAttention> lane_;  // does all the work where one token is the kernel's
     std::vector<std::unique_ptr<Append>> appends_;
     std::map<int32_t, std::vector<ggml_fp16_t>> masks_;  // of the layer built last, by n_kv: [n][n_kv]
 };

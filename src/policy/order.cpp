@@ -5,8 +5,9 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <numeric>
+
+#include "policy/scan.h"
 
 namespace kvsieve {
 namespace {
@@ -123,9 +124,9 @@ void sort_keys(std::span<uint64_t> keys, std::span<uint64_t> other) {
     }
 }
 
-/// What a search looks at closely: the keys in [low, high].
+/// What a search looks at closely: the values in [low, high].
 struct Bracket {
-    uint64_t low = 0, high = ~uint64_t{0};
+    double low = -HUGE_VAL, high = HUGE_VAL;
 };
 
 /// Arrays of equal size in which a cut is searched, as one.
@@ -165,7 +166,7 @@ Bracket guess_bracket(const Arrays & arrays, int64_t n_drop, CutScratch & scratc
     const double share = static_cast<double>(n_drop) / static_cast<double>(n_all);
     const double margin = 4 * std::sqrt(n * share * (1 - share)) + 4;
     const auto key_at = [&](double rank) {
-        return cut_keys(scratch.sample, static_cast<int64_t>(rank), scratch.few).key;
+        return from_order_key(cut_keys(scratch.sample, static_cast<int64_t>(rank), scratch.few).key);
     };
     Bracket out;
     if (share * n - margin >= 1) {
@@ -177,36 +178,29 @@ Bracket guess_bracket(const Arrays & arrays, int64_t n_drop, CutScratch & scratc
     return out;
 }
 
-/// Appends the keys in the bracket, counts those below.
-int64_t gather(const Values & values, const Bracket & bracket, std::vector<uint64_t> & out, size_t & n) {
+/// Appends the values in the bracket, counts those below.
+int64_t gather(const Values & values, const Bracket & bracket, std::vector<double> & out, size_t & n) {
     constexpr size_t kBlock = 4096;
-    const uint64_t width = bracket.high - bracket.low;
     int64_t n_below = 0;
     for (const Run & run : values.runs) {
         for (size_t first = run.begin; first < run.end; first += kBlock) {
             const auto part = values.all.subspan(first, std::min(kBlock, run.end - first));
-            if (out.size() < n + part.size() + 1) {
-                out.resize(n + part.size() + 1);
+            if (out.size() < n + part.size() + kScanSlack) {
+                out.resize(n + part.size() + kScanSlack);
             }
-            // Without branches; what does not belong there is overwritten by the next.
-            uint64_t * const to = out.data();
-            size_t at = n;
-            int64_t below = 0;
-            for (const double x : part) {
-                const uint64_t key = order_key(x);
-                to[at] = key;
-                at += key - bracket.low <= width ? 1 : 0;
-                below += key < bracket.low ? 1 : 0;
-            }
-            n = at;
-            n_below += below;
+            n += scan_between(part.data(), part.size(), bracket.low, bracket.high, out.data() + n, n_below);
         }
     }
     return n_below;
 }
 
-/// The cut below which n_drop values of all arrays lie; how many of each array lie below its value, ties aside.
-Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std::vector<int64_t> * n_below) {
+/// How many values of an array that take part lie below a cut's value, and how many equal it.
+struct Share {
+    int64_t n_below = 0, n_equal = 0;
+};
+
+/// The cut below which n_drop values of all arrays lie, and the share of each array if asked for.
+Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std::vector<Share> * shares) {
     Bracket bracket = guess_bracket(arrays, n_drop, scratch);
     std::vector<size_t> ends;
     std::vector<int64_t> below;
@@ -219,10 +213,10 @@ Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std:
         for (size_t a = 0; a < arrays.values.size(); ++a) {
             Bracket own = bracket;
             size_t n_tied = 0;
-            uint64_t most = 0;
+            double most = 0;
             if (!arrays.ceilings.empty()) {
-                most = order_key(arrays.ceilings[a].value);
-                own.high = std::min(own.high, most - 1);
+                most = arrays.ceilings[a].value;
+                own.high = std::min(own.high, std::nextafter(most, -HUGE_VAL));
                 n_tied =
                     bracket.low <= most && most <= bracket.high ? static_cast<size_t>(arrays.ceilings[a].n_tied) : 0;
             }
@@ -246,13 +240,16 @@ Cut cut_arrays(const Arrays & arrays, int64_t n_drop, CutScratch & scratch, std:
         }
         bracket = {};  // the sample deceived
     }
-    const std::span<const uint64_t> keys = std::span(scratch.gathered).first(n);
-    const KeyCut cut = cut_keys(keys, n_drop - n_low, scratch.few);
-    if (n_below != nullptr) {
-        *n_below = below;
+    scratch.keys.resize(n);
+    std::transform(scratch.gathered.begin(), scratch.gathered.begin() + static_cast<std::ptrdiff_t>(n),
+                   scratch.keys.begin(), order_key);
+    const KeyCut cut = cut_keys(scratch.keys, n_drop - n_low, scratch.few);
+    if (shares != nullptr) {
         for (size_t a = 0, i = 0; a < ends.size(); ++a) {
+            Share & share = shares->emplace_back(Share{.n_below = below[a]});
             for (; i < ends[a]; ++i) {
-                (*n_below)[a] += keys[i] < cut.key ? 1 : 0;
+                share.n_below += scratch.keys[i] < cut.key ? 1 : 0;
+                share.n_equal += scratch.keys[i] == cut.key ? 1 : 0;
             }
         }
     }
@@ -298,23 +295,26 @@ std::vector<PoolCut> cut_pool(std::span<const Values> arrays, int64_t n_best, in
     for (size_t a = 0; n_best > 0 && a < arrays.size(); ++a) {
         ceilings.push_back(find_cut(arrays[a], n_each, scratch));
     }
-    std::vector<int64_t> n_below;
-    const Cut cut = cut_arrays({.values = arrays, .ceilings = ceilings, .n_each = n_each}, n_drop, scratch, &n_below);
-    std::vector<int64_t> n_equal(arrays.size(), std::numeric_limits<int64_t>::max());  // at most so many in the pool
+    std::vector<Share> shares;
+    const Cut cut = cut_arrays({.values = arrays, .ceilings = ceilings, .n_each = n_each}, n_drop, scratch, &shares);
+    int64_t n_equal = 0;
+    for (const Share & share : shares) {
+        n_equal += share.n_equal;
+    }
+    // Nearly always all that equal the cut are dropped; otherwise the first ones in the order (place, array).
+    const bool drops_all = n_equal == cut.n_tied;
     for (size_t a = 0; a < arrays.size(); ++a) {
-        out[a] = {.cut = {.value = cut.value, .n_tied = 0}, .n_drop = n_below[a]};
+        const int64_t n_tied = drops_all ? shares[a].n_equal : 0;
+        out[a] = {.cut = {.value = cut.value, .n_tied = n_tied}, .n_drop = shares[a].n_below + n_tied};
         if (!ceilings.empty() && ceilings[a].value < cut.value) {
             out[a].cut = ceilings[a];
-            n_equal[a] = 0;
-        } else if (!ceilings.empty() && ceilings[a].value == cut.value) {
-            n_equal[a] = ceilings[a].n_tied;
         }
     }
-    int64_t left = cut.n_tied;
+    int64_t left = drops_all ? 0 : cut.n_tied;
     for (const Run & run : arrays[0].runs) {
         for (size_t k = run.begin; k < run.end && left > 0; ++k) {
             for (size_t a = 0; a < arrays.size() && left > 0; ++a) {
-                if (arrays[a].all[k] == cut.value && out[a].cut.n_tied < n_equal[a]) {
+                if (arrays[a].all[k] == cut.value && out[a].cut.n_tied < shares[a].n_equal) {
                     ++out[a].cut.n_tied;
                     ++out[a].n_drop;
                     --left;

@@ -33,7 +33,8 @@ struct Cut {
 
 /// Working memory, which one search after the other may use.
 struct CutScratch {
-    std::vector<uint64_t> sample, gathered, few;
+    std::vector<double> gathered;
+    std::vector<uint64_t> sample, keys, few;
     std::vector<int32_t> places;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kvsieve/error.h"
+#include "policy/scan.h"
 
 namespace kvsieve {
 namespace {
@@ -61,11 +62,11 @@ std::vector<int32_t> keep_best(const Values & score, int64_t n_drop, CutScratch 
         return all;
     }
     std::vector<int32_t> & kept = scratch.places;
-    if (kept.size() < n + 1) {
-        kept.resize(n + 1);
+    if (kept.size() < n + kScanSlack) {
+        kept.resize(n + kScanSlack);
     }
-    // The positions that do not compete and those whose score stays; how many.
-    const auto choose = [&](const auto & stays) {
+    // The positions that do not compete and, of each run, those that `take` writes; how many.
+    const auto choose = [&](const auto & take) {
         size_t at = 0, k = 0;
         const auto take_until = [&](size_t end) {
             for (; k < end; ++k) {
@@ -74,21 +75,32 @@ std::vector<int32_t> keep_best(const Values & score, int64_t n_drop, CutScratch 
         };
         for (const Run & run : score.runs) {
             take_until(run.begin);
-            for (; k < run.end; ++k) {
-                kept[at] = static_cast<int32_t>(k);  // a dropped position is overwritten by the next one
-                at += stays(score.all[k]) ? 1 : 0;
-            }
+            at += take(run, kept.data() + at);
+            k = run.end;
         }
         take_until(n);
         return at;
     };
     const auto apply = [&](const Cut & cut) {
+        const auto above = [&](const Run & run, int32_t * out) {
+            return scan_above(score.all.data() + run.begin, run.end - run.begin, cut.value,
+                              static_cast<int32_t>(run.begin), out);
+        };
         // Nearly always no position with the value of the cut stays.
-        if (choose([&](double x) { return x > cut.value; }) == n_kept) {
+        if (choose(above) == n_kept) {
             return true;
         }
         int64_t n_tied = cut.n_tied;
-        return choose([&](double x) { return x > cut.value || (x == cut.value && n_tied-- <= 0); }) == n_kept;
+        const auto above_or_tied = [&](const Run & run, int32_t * out) {
+            size_t at = 0;
+            for (size_t k = run.begin; k < run.end; ++k) {
+                const double x = score.all[k];
+                out[at] = static_cast<int32_t>(k);  // a dropped position is overwritten by the next one
+                at += x > cut.value || (x == cut.value && n_tied-- <= 0) ? 1 : 0;
+            }
+            return at;
+        };
+        return choose(above_or_tied) == n_kept;
     };
     if (known == nullptr || !apply(*known)) {
         apply(find_cut(score, n_dropped, scratch));

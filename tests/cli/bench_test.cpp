@@ -42,6 +42,17 @@ TEST(BenchCommand, WritesALineForEachCase) {
     EXPECT_LT(all[1].at("kv_bytes"), all[0].at("kv_bytes"));
 }
 
+TEST(BenchCommand, DecodesBatches) {
+    const Finished done = bench({"--prompt-tokens", "40", "--gen", "3", "--repeat", "1", "--method", "h2o", "--keep",
+                                 "0.5", "--batch", "1,3", "--json"});
+    ASSERT_EQ(done.exit_code, 0) << done.err;
+    const size_t end = done.out.find('\n');
+    const auto one = nlohmann::json::parse(done.out.substr(0, end));
+    const auto three = nlohmann::json::parse(done.out.substr(end + 1));
+    EXPECT_EQ(three.at("n_seq"), 3);
+    EXPECT_EQ(three.at("kv_bytes").get<uint64_t>(), 3 * one.at("kv_bytes").get<uint64_t>());
+}
+
 TEST(BenchCommand, PrintsATable) {
     const Finished done = bench({"--prompt-tokens", "20", "--gen", "1", "--repeat", "1", "--decode-attention", "ggml"});
     EXPECT_EQ(done.exit_code, 0) << done.err;
@@ -54,7 +65,8 @@ TEST(BenchCommand, WhateverIsWrongIsOneSentence) {
         {{"--prompt-tokens", "10,x"}, "--prompt-tokens has 'x'"},
         {{"--prompt-tokens", "10", "--image", "a.png"}, "exclude each other"},
         {{"--keep", "0.5,2", "--method", "prefixkv"}, "2"},
-        {{"--batch", "4"}, "--batch"},
+        {{"--batch", "0"}, "--batch has '0'"},
+        {{"--batch", "2", "--decode-attention", "ggml"}, "decode kernel"},
         {{"--gen", "0"}, "--gen"},
     };
     for (const auto & [args, expected] : cases) {
