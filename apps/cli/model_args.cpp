@@ -16,7 +16,8 @@ void ModelArgs::add_to(CLI::App & app) {
     };
     text("-m,--model", model, "FILE", "Language model (GGUF) [the embedded one]");
     text("--mmproj", mmproj, "FILE", "Its vision encoder (GGUF)");
-    text("--probes", probes, "FILE", "Its probe queries for method sieve, 'none' for none [those of the embedded model]");
+    text("--probes", probes, "FILE",
+         "Its probe queries for method sieve, 'none' for none [those of the embedded model]");
     text("--chat-template,--template", chat_template, "NAME",
          "A chat template that libllama knows, or 'none' [the model's own]");
     add_integer(app, "-c,--ctx-size", n_ctx, 0, INT32_MAX, "Most tokens of the conversation; 0 = the model's context")

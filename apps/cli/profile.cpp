@@ -25,8 +25,6 @@
 #include "usage.h"
 
 using namespace kvsieve;
-#include <cstdlib>
-#include <tuple>
 namespace fs = std::filesystem;
 
 namespace {
@@ -122,13 +120,6 @@ void record_probes(const ProfileArgs & args) {
         }
     }
     progress.update("clusters", -1.0);
-    for (const auto & [name, n, even, bal, noshare] : std::vector<std::tuple<std::string,int,int,int,int>>{{"p64",64,0,0,0},{"p128",128,0,0,0},{"p512",512,0,0,0},{"p1024",1024,0,0,0},{"pall",1000000,1,0,0},{"e256",256,1,0,0},{"b256",256,0,1,0},{"n256",256,0,0,1}}) {
-        even ? setenv("KVS_EVEN","1",1) : unsetenv("KVS_EVEN");
-        bal ? setenv("KVS_BAL","1",1) : unsetenv("KVS_BAL");
-        noshare ? setenv("KVS_NOSHARE","1",1) : unsetenv("KVS_NOSHARE");
-        if (getenv("KVS_VAR")) { ProbeData v = recorder.probes(n, args.model.threads()); v.data_sha256 = data.sha256; write_probes(std::string(getenv("KVS_VAR")) + name + ".gguf", v); }
-    }
-    unsetenv("KVS_EVEN"); unsetenv("KVS_BAL"); unsetenv("KVS_NOSHARE");
     ProbeData probes = recorder.probes(args.n_probe, args.model.threads());
     probes.data_sha256 = data.sha256;
     write_probes(args.output, probes);
@@ -203,7 +194,9 @@ void add_profile_command(CLI::App & app) {
         ->type_name("FILE")
         ->required();
     command->add_option("--system", args->system, "System message")->type_name("TEXT");
-    command->add_option("-o,--output", args->output, "The profile: JSON, or the probes of sieve as GGUF")->type_name("FILE")->required();
+    command->add_option("-o,--output", args->output, "The profile: JSON, or the probes of sieve as GGUF")
+        ->type_name("FILE")
+        ->required();
     add_integer(*command, "--n-probe", args->n_probe, 1, 65536, "sieve: probe queries for each layer and head");
     add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "sieve: most tokens of an answer");
     add_integer(*command, "--max-rows", args->max_rows, 1, INT32_MAX, "sieve: most tokens recorded of one answer");

@@ -93,7 +93,8 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
     }
     if (options.probes) {
         Weights weights(file);
-        probes = std::make_unique<ProbeFile>(*options.probes, make_decoder(file, weights, 0)->config(), info.fingerprint);
+        probes =
+            std::make_unique<ProbeFile>(*options.probes, make_decoder(file, weights, 0)->config(), info.fingerprint);
         info.n_probe = probes->n_probe();
     }
 }

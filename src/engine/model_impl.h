@@ -24,7 +24,8 @@ struct Model::Impl {
     int32_t n_threads = 1;
     std::unique_ptr<const ProbeFile> probes;  // nullptr: the model has none
 
-    /// The probes, and the factors of the output projections, which are made when they are first asked for. Thread-safe.
+    /// The probes, and the factors of the output projections, which are made when they are first asked for.
+    /// Thread-safe.
     [[nodiscard]] ProbeSource probe_source(const Decoder & decoder) const;
 
   private:

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -23,7 +22,8 @@ namespace kvsieve {
 void write_probes(const std::filesystem::path & path, const ProbeData & data) {
     const auto n_list = static_cast<size_t>(data.n_head) * static_cast<size_t>(data.n_probe);
     const auto d = static_cast<size_t>(data.head_dim);
-    const size_t bytes = static_cast<size_t>(data.n_layer) * (n_list * (d * 2 + 12) + 4 * (ggml_tensor_overhead() + 64));
+    const size_t bytes =
+        static_cast<size_t>(data.n_layer) * (n_list * (d * 2 + 12) + 4 * (ggml_tensor_overhead() + 64));
     const std::unique_ptr<ggml_context, void (*)(ggml_context *)> ctx(ggml_init({bytes, nullptr, false}), ggml_free);
     const std::unique_ptr<gguf_context, void (*)(gguf_context *)> file(gguf_init_empty(), gguf_free);
     if (!ctx || !file) {
@@ -43,9 +43,9 @@ void write_probes(const std::filesystem::path & path, const ProbeData & data) {
             gguf_add_tensor(file.get(), tensor);
             return tensor->data;
         };
-        std::copy_n(data.queries.data() + at * d, n_list * d,
-                    static_cast<ggml_fp16_t *>(
-                        add("probe_q", GGML_TYPE_F16, {data.head_dim, data.n_probe, data.n_head})));
+        std::copy_n(
+            data.queries.data() + at * d, n_list * d,
+            static_cast<ggml_fp16_t *>(add("probe_q", GGML_TYPE_F16, {data.head_dim, data.n_probe, data.n_head})));
         std::copy_n(data.offsets.data() + at, n_list,
                     static_cast<int32_t *>(add("probe_offset", GGML_TYPE_I32, {data.n_probe, data.n_head})));
         std::copy_n(data.weights.data() + at, n_list,
@@ -121,7 +121,8 @@ ProbeRecorder::ProbeRecorder(std::shared_ptr<const Model> model, const SessionOp
 
 /// `prompt_of` makes the prompt in a session; `tokens` are the answer to it.
 template <typename PromptOf>
-int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_t> tokens, const Callbacks & callbacks) {
+int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_t> tokens,
+                              const Callbacks & callbacks) {
     if (tokens.empty()) {
         return 0;
     }
@@ -261,15 +262,7 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
             ggml_fp16_to_fp32_row(queries_[il].data() + (i * n_head + h) * d, rows.data() + i * d,
                                   static_cast<int64_t>(d));
         }
-        const bool even = getenv("KVS_EVEN") != nullptr, balance = getenv("KVS_BAL") != nullptr;
-        Clusters clusters;
-        if (even) {
-            clusters.of.assign(n, 0);
-            clusters.sizes.assign(n_kept, 0);
-            for (size_t i = 0; i < n; ++i) { clusters.of[i] = i * n_kept / n; ++clusters.sizes[clusters.of[i]]; }
-            for (size_t c = 0; c < n_kept; ++c) clusters.rows.push_back(c * n / n_kept);
-        } else clusters = cluster(rows, d, n_kept);
-        (void)balance;
+        const Clusters clusters = cluster(rows, d, n_kept);
         std::vector<double> share(n_kept, 0.0);
         for (size_t i = 0; i < n; ++i) {
             share[clusters.of[i]] += static_cast<double>(shares_[il][i * n_head + h]);
@@ -278,10 +271,9 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
             const size_t to = list * n_kept + c, row = clusters.rows[c];
             std::copy_n(queries_[il].data() + (row * n_head + h) * d, d, out.queries.data() + to * d);
             out.offsets[to] = offsets_[row];
-            if (getenv("KVS_BAL")) { std::vector<int> ns; std::vector<double> w(n); double tot=0; for (size_t i=0;i<n;){ size_t j=i+1; while(j<n && offsets_[j]!=0) ++j; for(size_t k=i;k<j;++k){ w[k]=1.0/std::sqrt(double(j-i)); tot+=w[k];} i=j;} double sum=0; for(size_t i=0;i<n;++i) if(clusters.of[i]==c) sum+=w[i]; out.weights[to]=float(sum/tot); } else
-            out.weights[to] = static_cast<float>(clusters.sizes[c]) / static_cast<float>(n);
-            out.shares[to] = getenv("KVS_NOSHARE") ? 1.0F : clusters.sizes[c] == 0 ? 0.0F
-                                                    : static_cast<float>(share[c] / static_cast<double>(clusters.sizes[c]));
+            const auto size = static_cast<double>(clusters.sizes[c]);
+            out.weights[to] = static_cast<float>(size / static_cast<double>(n));
+            out.shares[to] = size == 0 ? 0.0F : static_cast<float>(share[c] / size);
         }
     });
     return out;

@@ -21,11 +21,11 @@ struct ProbeData {
     std::string data_sha256;  ///< of the calibration samples
     int32_t n_samples = 0;
     int32_t n_layer = 0, n_head = 0, head_dim = 0;
-    int32_t n_probe = 0;                ///< per layer and head
-    std::vector<ggml_fp16_t> queries;   ///< [n_layer][n_head][n_probe][head_dim], before RoPE
-    std::vector<int32_t> offsets;       ///< [n_layer][n_head][n_probe] token of its answer, 0 = the first
-    std::vector<float> weights;         ///< [n_layer][n_head][n_probe], sum 1 over a head's probes
-    std::vector<float> shares;          ///< [n_layer][n_head][n_probe] of the attention, paid to the prompt
+    int32_t n_probe = 0;               ///< per layer and head
+    std::vector<ggml_fp16_t> queries;  ///< [n_layer][n_head][n_probe][head_dim], before RoPE
+    std::vector<int32_t> offsets;      ///< [n_layer][n_head][n_probe] token of its answer, 0 = the first
+    std::vector<float> weights;        ///< [n_layer][n_head][n_probe], sum 1 over a head's probes
+    std::vector<float> shares;         ///< [n_layer][n_head][n_probe] of the attention, paid to the prompt
 };
 
 /// Writes a GGUF file that Model::load() takes as ModelOptions::probes, whole or not at all. Throws Error{io}.

@@ -70,7 +70,7 @@ class EngineObservation final : public LayerObservation {
 
 /// Queries [head_dim, n_head, n] of tokens from `first` on into a buffer that begins with token `saved_first`.
 void save_queries(const GraphBuilder & b, const DecoderConfig & config, ggml_tensor * q, int32_t first,
-                         int32_t saved_first, std::vector<float> & buffer) {
+                  int32_t saved_first, std::vector<float> & buffer) {
     const auto n = static_cast<int32_t>(q->ne[2]);
     const int32_t from = std::max(first, saved_first);
     if (from >= first + n) {
@@ -218,7 +218,8 @@ LayerScore LayerCapture::score(const Method & method, int32_t il) {
 }
 
 uint64_t LayerCapture::bytes() const {
-    return (queries_.capacity() + unrotated_.capacity() + sums_.sums.capacity()) * sizeof(float) + (stats_ ? stats_->bytes() : 0);
+    return (queries_.capacity() + unrotated_.capacity() + sums_.sums.capacity()) * sizeof(float) +
+           (stats_ ? stats_->bytes() : 0);
 }
 
 }  // namespace kvsieve

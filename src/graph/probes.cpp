@@ -60,9 +60,9 @@ void add_norms(ggml_tensor * dst, const ggml_tensor * x, int ith, int nth, void 
     for (int64_t h = ith; h < x->ne[2]; h += nth) {
         float * out = norms.out + h * norms.n_tokens + norms.first;
         for (int64_t i = 0; i < x->ne[1]; ++i) {
-            const auto * row = reinterpret_cast<const float *>(static_cast<const char *>(x->data) +
-                                                               static_cast<size_t>(h) * x->nb[2] +
-                                                               static_cast<size_t>(i) * x->nb[1]);
+            const auto * row =
+                reinterpret_cast<const float *>(static_cast<const char *>(x->data) + static_cast<size_t>(h) * x->nb[2] +
+                                                static_cast<size_t>(i) * x->nb[1]);
             for (int64_t k = 0; k < n; ++k) {
                 out[k] += row[k] * row[k];
             }
@@ -107,7 +107,8 @@ ProbeAttention probe_attention(GraphRunner & runner, const DecoderConfig & confi
         const int64_t n = std::min(block, n_probe - first);
         positions.clear();
         for (int64_t h = 0; h < n_head; ++h) {
-            const auto offsets = probes.offsets.subspan(static_cast<size_t>(h * n_probe + first), static_cast<size_t>(n));
+            const auto offsets =
+                probes.offsets.subspan(static_cast<size_t>(h * n_probe + first), static_cast<size_t>(n));
             std::transform(offsets.begin(), offsets.end(), std::back_inserter(positions),
                            [&](int32_t offset) { return next_position + offset; });
         }
@@ -178,11 +179,10 @@ std::vector<float> OutputFactors::norms(GraphRunner & runner, const DecoderConfi
         Norms norms{out.data(), first, n_kv};
         runner.run(16, [&](GraphBuilder & b) {
             ggml_tensor * all = kv.value_view(b, static_cast<int32_t>(n_kv));
-            ggml_tensor * values =
-                ggml_view_3d(b.ctx, all, d, std::min(block, n_kv - first), config.n_head_kv, all->nb[1], all->nb[2],
-                             static_cast<size_t>(first) * all->nb[1]);
-            ggml_tensor * f = b.external(GGML_TYPE_F32, d, d, n_head,
-                                         const_cast<float *>(factors_[static_cast<size_t>(il)].data()));
+            ggml_tensor * values = ggml_view_3d(b.ctx, all, d, std::min(block, n_kv - first), config.n_head_kv,
+                                                all->nb[1], all->nb[2], static_cast<size_t>(first) * all->nb[1]);
+            ggml_tensor * f =
+                b.external(GGML_TYPE_F32, d, d, n_head, const_cast<float *>(factors_[static_cast<size_t>(il)].data()));
             ggml_tensor * x = ggml_mul_mat(b.ctx, values, f);
             ggml_prec_set_acc(x, GGML_PREC_F32);
             b.expand(ggml_map_custom1_inplace(b.ctx, x, add_norms, GGML_N_TASKS_MAX, &norms));

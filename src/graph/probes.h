@@ -18,13 +18,13 @@ namespace kvsieve {
 
 /// Probes of one layer. Head h's probe p is at [h][p].
 struct LayerProbes {
-    ggml_type type = GGML_TYPE_F32;        ///< f16 or f32
-    const std::byte * queries = nullptr;   ///< [n_head][n][head_dim] before RoPE, with the steps below
-    int32_t n = 0;                         ///< probes of a head
+    ggml_type type = GGML_TYPE_F32;          ///< f16 or f32
+    const std::byte * queries = nullptr;     ///< [n_head][n][head_dim] before RoPE, with the steps below
+    int32_t n = 0;                           ///< probes of a head
     size_t probe_bytes = 0, head_bytes = 0;  ///< from a probe, a head to the next
-    std::span<const int32_t> offsets;      ///< [n_head][n] positions behind the next one, as in the answer
-    std::span<const float> weights;        ///< [n_head][n], sum 1 over a head's probes
-    std::span<const float> shares;         ///< [n_head][n] share of its attention that the probe paid to its prompt
+    std::span<const int32_t> offsets;        ///< [n_head][n] positions behind the next one, as in the answer
+    std::span<const float> weights;          ///< [n_head][n], sum 1 over a head's probes
+    std::span<const float> shares;           ///< [n_head][n] share of its attention that the probe paid to its prompt
 };
 
 /// Attention of a head's probes on the prompt's keys, over the probes. [n_head][n_tokens]
@@ -73,7 +73,7 @@ class ProbeFile {
 
 /// What Traits::probes is computed with. Both must outlive the prefill.
 struct ProbeSource {
-    const ProbeFile * probes = nullptr;        ///< nullptr: the prompt's own last queries
+    const ProbeFile * probes = nullptr;  ///< nullptr: the prompt's own last queries
     const OutputFactors * factors = nullptr;
 };
 

@@ -360,9 +360,9 @@ ObservationFile::ObservationFile(const std::filesystem::path & path, std::string
         impl_->load_queries(file, method);
     }
     if (wanted.probes) {
-        for (auto & [name, array] : {std::pair{"probe_mean", &Impl::probe_mean},
-                                     std::pair{"probe_square", &Impl::probe_square},
-                                     std::pair{"output_norm", &Impl::output_norm}}) {
+        for (auto & [name, array] :
+             {std::pair{"probe_mean", &Impl::probe_mean}, std::pair{"probe_square", &Impl::probe_square},
+              std::pair{"output_norm", &Impl::output_norm}}) {
             impl_->need(file, method, name);
             (*impl_).*array = read_attention(file, name);
         }

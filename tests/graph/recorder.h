@@ -18,7 +18,8 @@ namespace kvsieve::test {
 class Recorder final : public Method {
   public:
     struct Seen {
-        std::vector<float> importance, colsum, keys, values, rows, query_mean, query_cov;
+        std::vector<float> importance, colsum, keys, values, rows, query_mean, query_cov, probe_mean, probe_square,
+            output_norm;
         RopeShape rope;
         std::vector<int32_t> row_positions;
     };
@@ -34,6 +35,9 @@ class Recorder final : public Method {
         s.values.assign(obs.values.begin(), obs.values.end());
         s.query_mean.assign(obs.query_mean.begin(), obs.query_mean.end());
         s.query_cov.assign(obs.query_cov.begin(), obs.query_cov.end());
+        s.probe_mean.assign(obs.probe_mean.begin(), obs.probe_mean.end());
+        s.probe_square.assign(obs.probe_square.begin(), obs.probe_square.end());
+        s.output_norm.assign(obs.output_norm.begin(), obs.output_norm.end());
         s.rope = shape.rope;
         s.row_positions.assign(obs.row_positions.begin(), obs.row_positions.end());
         if (!s.row_positions.empty()) {

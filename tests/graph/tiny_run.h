@@ -46,14 +46,14 @@ class TinyRun {
 
     /// The last token's logits.
     std::vector<float> prefill(std::span<const int32_t> tokens, const Method & method, bool observe,
-                               std::vector<uint8_t> visual_mask = {}) {
+                               std::vector<uint8_t> visual_mask = {}, const ProbeSource & source = {}) {
         PromptShape shape{config().n_layer,
                           config().n_head,
                           config().n_head_kv,
                           config().head_dim,
                           static_cast<int32_t>(tokens.size()),
                           std::move(visual_mask)};
-        Prefill work(runner, *decoder, cache, method, shape, embed(tokens), observe);
+        Prefill work(runner, *decoder, cache, method, shape, embed(tokens), observe, {}, source);
         while (work.step()) {
         }
         plan = work.take_plan();

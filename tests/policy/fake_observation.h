@@ -77,10 +77,19 @@ class FakeLayer final : public LayerObservation {
             keys_.push_back(uniform(random) - 0.5F);
             values_.push_back(uniform(random) - 0.5F);
         }
+        for (size_t i = 0; i < colsum_.size(); ++i) {
+            const float mean = colsum_[i] / static_cast<float>(n);
+            probe_mean_.push_back(mean);
+            probe_square_.push_back(std::min(2 * mean * mean, 3e38F));
+            output_norm_.push_back(std::abs(values_[i % values_.size()]));
+        }
         importance = importance_;
         colsum = colsum_;
         keys = keys_;
         values = values_;
+        probe_mean = probe_mean_;
+        probe_square = probe_square_;
+        output_norm = output_norm_;
         row_positions = positions_;
     }
 
@@ -100,7 +109,7 @@ class FakeLayer final : public LayerObservation {
 
   private:
     PromptShape prompt_;
-    std::vector<float> attention_, importance_, colsum_, keys_, values_;
+    std::vector<float> attention_, importance_, colsum_, keys_, values_, probe_mean_, probe_square_, output_norm_;
     std::vector<int32_t> positions_;
 };
 

@@ -72,6 +72,9 @@ class GeneratedLayer final : public LayerObservation {
         values = fill(wanted.values, n_kv * d, true, values_);
         query_mean = fill(wanted.query_stats, n_head * d, true, mean_);
         query_cov = fill(wanted.query_stats, n_head * d * d, true, cov_);
+        probe_mean = fill(wanted.probes, n_head * n_tokens, false, probe_mean_);
+        probe_square = fill(wanted.probes, n_head * n_tokens, false, probe_square_);
+        output_norm = fill(wanted.probes, n_head * n_tokens, false, output_norm_);
         if (wanted.rows != RowsWanted::none) {
             for (int32_t k = 0; k < prompt.n_tokens; ++k) {
                 positions_.push_back(k);
@@ -99,7 +102,7 @@ class GeneratedLayer final : public LayerObservation {
     PromptShape prompt_;
     Numbers kind_;
     uint64_t seed_;
-    std::vector<float> importance_, colsum_, keys_, values_, mean_, cov_;
+    std::vector<float> importance_, colsum_, keys_, values_, mean_, cov_, probe_mean_, probe_square_, output_norm_;
     std::vector<int32_t> positions_;
 };
 

@@ -180,6 +180,16 @@ void expect_promised_totals(const MethodInfo & info, const Case & c, const Plan 
         }
         total += layer_total / static_cast<int64_t>(plan.layers[il].kept.size());
     }
+    if (info.name == "sieve" && !c.options.profile) {
+        int64_t n_rows = 0, n_list = 0;
+        for (const LayerPlan & layer : plan.layers) {
+            for (const auto & kept : layer.kept) {
+                n_rows += static_cast<int64_t>(kept.size());
+                ++n_list;
+            }
+        }
+        ASSERT_EQ(n_rows, n_kept * n_list);
+    }
     if (info.name == "cake") {
         ASSERT_EQ(total, n_kept * c.shape.n_layer);
     }
@@ -368,7 +378,7 @@ TEST_P(EveryMethod, RefusesAMissingObservation) {
         void rows(std::span<const int32_t> /*positions*/, std::vector<float> & out) const override { out.clear(); }
     };
     const Traits & t = method->traits();
-    const bool observes = t.importance || t.colsum || t.keys || t.values || t.rows != RowsWanted::none;
+    const bool observes = t.importance || t.colsum || t.keys || t.values || t.rows != RowsWanted::none || t.probes;
     const int32_t il = std::max(0, t.prune_layer - 1);
     if (observes) {
         const std::string text = error_of([&] { (void)method->score(shape, il, Empty()); });

@@ -7,16 +7,15 @@
 #include "policy/budget.h"
 #include "policy/order.h"
 #include "policy/parts.h"
-#include "policy/rows.h"
 
 namespace kvsieve {
 namespace {
 
 class SieveScorer final : public Scorer {
   public:
-    SieveScorer(double spread, bool output, int32_t window, double own) : spread_(spread), output_(output), window_(window), own_(own) {}
+    SieveScorer(double spread, bool output) : spread_(spread), output_(output) {}
 
-    void observe(Traits & traits) const override { traits.probes = true; if (window_ > 0) observe_window(traits, window_); }
+    void observe(Traits & traits) const override { traits.probes = true; }
 
     LayerScore score(const PromptShape & prompt, int32_t il, const LayerObservation & obs) const override {
         const auto n_tokens = static_cast<size_t>(prompt.n_tokens), n_head = static_cast<size_t>(prompt.n_head);
@@ -24,21 +23,13 @@ class SieveScorer final : public Scorer {
         const auto mean = observed(obs.probe_mean, n_head * n_tokens, "probe_mean", il);
         const auto square = observed(obs.probe_square, n_head * n_tokens, "probe_square", il);
         const auto norm = observed(obs.output_norm, n_head * n_tokens, "output_norm", il);
-        std::vector<double> om(n_head * n_tokens, 0.0), os(n_head * n_tokens, 0.0);
-        if (window_ > 0) {
-            const auto pos = window_positions(prompt, window_);
-            for_each_row(prompt, il, obs, pos, [&](size_t h, std::span<const float> row) {
-                for (size_t k = 0; k < n_tokens; ++k) { const double a = static_cast<double>(row[k]); om[h*n_tokens+k] += a / window_; os[h*n_tokens+k] += a * a / window_; }
-            });
-        }
         LayerScore out{.score = std::vector<double>(n_group * n_tokens, 0.0)};
         for (size_t h = 0; h < n_head; ++h) {
             double * const to = out.score.data() + h / n_shared * n_tokens;
             for (size_t k = 0; k < n_tokens; ++k) {
                 const size_t i = h * n_tokens + k;
-                const double own = window_ > 0 ? own_ : 0.0;
-                const double m = (1 - own) * static_cast<double>(mean[i]) + own * om[i];
-                const double variance = std::max(0.0, (1 - own) * static_cast<double>(square[i]) + own * os[i] - m * m);
+                const auto m = static_cast<double>(mean[i]);
+                const double variance = std::max(0.0, static_cast<double>(square[i]) - m * m);
                 const double size = output_ ? static_cast<double>(norm[i]) : 1.0;
                 to[k] += (m * m + spread_ * variance) * size * size;
             }
@@ -52,8 +43,6 @@ class SieveScorer final : public Scorer {
   private:
     double spread_;
     bool output_;
-    int32_t window_;
-    double own_;
 };
 
 /// One pool of the rows of all layers and KV heads.
@@ -70,9 +59,8 @@ class SieveAllocator final : public Allocator {
         std::vector<Values> pool;
         for (const LayerScore & layer : scores) {
             for (size_t g = 0; g < n_score_sets(prompt, layer); ++g) {
-                pool.push_back({.all = std::span(layer.score).subspan(g * n_tokens, n_tokens),
-                                .runs = runs,
-                                .n = n_places(runs)});
+                pool.push_back(
+                    {.all = std::span(layer.score).subspan(g * n_tokens, n_tokens), .runs = runs, .n = n_places(runs)});
             }
         }
         CutScratch scratch;
@@ -119,9 +107,9 @@ MethodFile sieve_file() {
                                              .def = 1.0,
                                              .min = 0,
                                              .max = 1,
-                                             .integer = true}, {.name = "window", .help = "w", .def = 0.0, .min = 0, .max = 4096, .integer = true}, {.name = "own", .help = "o", .def = 0.1, .min = 0, .max = 1}},
+                                             .integer = true}},
                                  .make = [](const BoundParams & p) -> std::unique_ptr<Scorer> {
-                                     return std::make_unique<SieveScorer>(p.number("spread"), p.number("output") != 0, p.integer("window"), p.number("own"));
+                                     return std::make_unique<SieveScorer>(p.number("spread"), p.number("output") != 0);
                                  }},
             .allocator =
                 AllocatorPart{.name = "sieve",
