@@ -81,7 +81,7 @@ class FakeLayer final : public LayerObservation {
             const float mean = colsum_[i] / static_cast<float>(n);
             probe_mean_.push_back(mean);
             probe_square_.push_back(std::min(2 * mean * mean, 3e38F));
-            output_norm_.push_back(std::abs(values_[i % values_.size()]));
+            output_norm_.push_back(values_.empty() ? 1.0F : std::abs(values_[i % values_.size()]));
         }
         importance = importance_;
         colsum = colsum_;
