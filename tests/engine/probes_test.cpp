@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// Probe queries from recording to use: files that are written, read back, refused; what sieve keeps with them.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "engine/probe_recorder.h"
+#include "engine/random_session.h"
+#include "support/expect_error.h"
+
+namespace kvsieve::test {
+namespace {
+
+constexpr GenerateOptions kShort{.n_predict = 12, .stop = {}, .sampling = {}};
+
+ModelShape other_shape() {
+    ModelShape shape;
+    shape.n_layer = 2;
+    shape.n_embd = 64;
+    shape.n_head = 4;
+    shape.n_head_kv = 2;
+    shape.head_dim = 64;
+    shape.n_ff = 96;
+    shape.n_vocab = 270;
+    shape.n_ctx = 1024;
+    shape.type = GGML_TYPE_F32;
+    return shape;
+}
+
+/// A model of its own and probes of two answers that it gave.
+struct Recorded {
+    TempFile model_file{".gguf"}, probe_file{".gguf"};
+    std::shared_ptr<const Model> model;
+    ProbeData data;
+    int32_t n_rows = 0;
+
+    explicit Recorded(int32_t n_probe = 8) {
+        write_model(other_shape(), model_file.path());
+        model = Model::load({model_file.path(), std::nullopt, 1});
+        ProbeRecorder recorder(model, {}, 10);
+        n_rows = recorder.add(random_tokens(50, 1), kShort) + recorder.add(random_tokens(70, 2), kShort);
+        EXPECT_EQ(recorder.n_rows(), n_rows);
+        data = recorder.probes(n_probe, 1);
+        write_probes(probe_file.path(), data);
+    }
+    [[nodiscard]] ModelOptions with_probes() const {
+        ModelOptions options{model_file.path(), std::nullopt, 1};
+        options.probes = probe_file.path();
+        return options;
+    }
+};
+
+TEST(ProbeFile, HoldsSharesOfAllThatWasRecorded) {
+    const Recorded recorded;
+    const ProbeData & data = recorded.data;
+    EXPECT_EQ(data.n_samples, 2);
+    EXPECT_EQ(data.n_probe, std::min(8, recorded.n_rows));
+    EXPECT_LE(recorded.n_rows, 20) << "at most 10 tokens of an answer";
+    const auto n = static_cast<size_t>(data.n_probe), n_list = size_t{2} * 4;
+    ASSERT_EQ(data.weights.size(), n_list * n);
+    for (size_t list = 0; list < n_list; ++list) {
+        double sum = 0;
+        for (size_t p = 0; p < n; ++p) {
+            sum += static_cast<double>(data.weights[list * n + p]);
+            EXPECT_GE(data.offsets[list * n + p], 0);
+            EXPECT_LT(data.offsets[list * n + p], kShort.n_predict);
+            EXPECT_GE(data.shares[list * n + p], 0.0F);
+            EXPECT_LE(data.shares[list * n + p], 1.0F);
+        }
+        EXPECT_NEAR(sum, 1.0, 1e-5);
+    }
+    const auto model = Model::load(recorded.with_probes());
+    EXPECT_EQ(model->info().n_probe, data.n_probe);
+    EXPECT_EQ(recorded.model->info().n_probe, 0);
+}
+
+TEST(ProbeFile, ChangesWhatSieveKeepsAndNothingElse) {
+    const Recorded recorded;
+    const auto with = Model::load(recorded.with_probes());
+    const auto plan_of = [](const std::shared_ptr<const Model> & model, const char * method) {
+        SessionOptions options;
+        options.method = method;
+        options.method_options.keep = 0.3;
+        Session session(model, options);
+        session.feed(random_tokens(200, 3));
+        std::vector<std::vector<int32_t>> kept;
+        for (const LayerPlan & layer : session.plan()->layers) {
+            kept.insert(kept.end(), layer.kept.begin(), layer.kept.end());
+        }
+        return kept;
+    };
+    EXPECT_NE(plan_of(with, "sieve"), plan_of(recorded.model, "sieve"));
+    EXPECT_EQ(plan_of(with, "sieve"), plan_of(with, "sieve"));
+    EXPECT_EQ(plan_of(with, "snapkv"), plan_of(recorded.model, "snapkv"));
+    size_t n = 0;
+    for (const auto & kept : plan_of(with, "sieve")) {
+        n += kept.size();
+    }
+    EXPECT_EQ(n, size_t{60} * 2 * 2) << "60 rows in each of 2 layers x 2 KV heads on average";
+}
+
+TEST(ProbeFile, OfAnotherModelOrCutIsRefused) {
+    const Recorded recorded;
+    ModelOptions options = recorded.with_probes();
+    TempFile other(".gguf"), cut(".gguf");
+    ModelShape shape = other_shape();
+    shape.n_ff = 128;
+    write_model(shape, other.path());
+    options.model = other.path();
+    expect_error(ErrorCode::bad_input, "fingerprint", [&] { (void)Model::load(options); });
+    options = recorded.with_probes();
+    options.probes = recorded.model_file.path();
+    expect_error(ErrorCode::bad_input, "expected kvsieve-probes", [&] { (void)Model::load(options); });
+    const auto n_bytes = std::filesystem::file_size(recorded.probe_file.path());
+    for (const double share : {0.0, 0.1, 0.9}) {
+        std::filesystem::copy_file(recorded.probe_file.path(), cut.path(),
+                                   std::filesystem::copy_options::overwrite_existing);
+        std::filesystem::resize_file(cut.path(), static_cast<uintmax_t>(share * static_cast<double>(n_bytes)));
+        options.probes = cut.path();
+        EXPECT_THROW((void)Model::load(options), Error) << share;
+    }
+}
+
+TEST(ProbeRecorder, NothingRecordedIsRefused) {
+    const ProbeRecorder recorder(random_model(), {}, 10);
+    expect_error(ErrorCode::invalid_argument, "no answer was recorded", [&] { (void)recorder.probes(8, 1); });
+}
+
+}  // namespace
+}  // namespace kvsieve::test
