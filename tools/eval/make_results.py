@@ -20,7 +20,7 @@ DOCUMENTS = "data/development/development.jsonl"
 TEXT = "data/text/text.jsonl"
 CALIBRATION = "data/calibration/calibration.jsonl"
 TEXT_METHODS = ("full,random,streaming_llm,h2o,snapkv,pyramidkv,adakv,elastic_cache,uniform_prefix,prefixkv,tova,knorm,"
-                "keydiff,expected_attention,cake,lava")
+                "keydiff,expected_attention,cake,lava,sieve")
 
 
 @dataclass
