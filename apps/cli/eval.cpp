@@ -126,6 +126,9 @@ void run_eval(EvalArgs & args) {
     if (info.has_vision) {
         header.model_fingerprint += "+" + info.vision_fingerprint;
     }
+    if (!info.probes_fingerprint.empty()) {
+        header.model_fingerprint += "+" + info.probes_fingerprint;
+    }
     ResultsFile file(args.output, header);
 
     using Clock = std::chrono::steady_clock;

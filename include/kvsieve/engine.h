@@ -32,6 +32,7 @@ struct ModelInfo {
     std::string architecture;
     std::string fingerprint;         ///< of metadata and weights; profiles are bound to it
     std::string vision_fingerprint;  ///< of the vision encoder; empty without one
+    std::string probes_fingerprint;  ///< of the probe queries; empty without any
     int32_t n_layer = 0;
     int32_t n_embd = 0;
     int32_t n_head = 0;

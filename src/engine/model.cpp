@@ -95,6 +95,7 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
         Weights weights(file);
         probes =
             std::make_unique<ProbeFile>(*options.probes, make_decoder(file, weights, 0)->config(), info.fingerprint);
+        info.probes_fingerprint = probes->fingerprint();
         info.n_probe = probes->n_probe();
     }
 }

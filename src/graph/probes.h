@@ -63,6 +63,7 @@ class ProbeFile {
     ProbeFile(const std::filesystem::path & path, const DecoderConfig & config, const std::string & model_fingerprint);
     [[nodiscard]] LayerProbes layer(int32_t il) const { return layers_[static_cast<size_t>(il)]; }
     [[nodiscard]] int32_t n_probe() const { return n_probe_; }
+    [[nodiscard]] std::string fingerprint() const { return file_.fingerprint(); }
 
   private:
     GgufFile file_;
