@@ -29,12 +29,7 @@ class LastRows final : public LayerObservation {
   public:
     LastRows(const PromptShape & prompt, const Traits & wanted, uint64_t seed, int32_t n)
         : layer_(prompt, wanted, Numbers::spread, seed) {
-        importance = layer_.importance;
-        colsum = layer_.colsum;
-        keys = layer_.keys;
-        values = layer_.values;
-        query_mean = layer_.query_mean;
-        query_cov = layer_.query_cov;
+        LayerObservation::operator=(layer_);
         if (!layer_.row_positions.empty()) {
             row_positions = layer_.row_positions.last(static_cast<size_t>(n));
         }
