@@ -217,11 +217,13 @@ class Session {
     /// Timings of the last call.
     [[nodiscard]] const Timings & timings() const;
 
+    struct Impl;  // of the engine's own
+
   private:
+    friend class BatchEngine;
     friend class SharedPrefill;
     friend class ProbeRecorder;
     friend void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> tokens);
-    struct Impl;
     explicit Session(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
 };

@@ -239,6 +239,10 @@ struct RowFit {
 [[nodiscard]] RowFit fit_rows(std::string_view name, const MethodOptions & options, const PromptShape & prompt,
                               std::span<const LayerScore> scores, int64_t max_rows);
 
+/// Rows that the method keeps of such a prompt, summed over layers and KV heads, where that does not depend on what is
+/// observed: for every `layerwise` method and for Traits::prune_layer. None elsewhere.
+[[nodiscard]] std::optional<int64_t> count_rows_beforehand(const Method & method, const PromptShape & prompt);
+
 /// One simulated eviction while decoding: at generated token `step` (1 = the first, at position T) the entry
 /// at `position` left.
 struct DecodeRemoval {

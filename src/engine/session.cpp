@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <string>
 #include <utility>
 
+#include "engine/generation.h"
 #include "engine/row_cap.h"
 #include "engine/session_impl.h"
 #include "kvsieve/error.h"
 #include "policy/clock.h"
-#include "text/utf8_stream.h"
 
 namespace kvsieve {
 namespace {
@@ -46,22 +47,6 @@ std::string_view finish_reason_name(FinishReason reason) noexcept {
 }
 
 namespace {
-
-/// What picks the tokens of an answer and what ends it.
-struct Generation {
-    Sampler sampler;
-    StopFilter stop;
-
-    Generation(const TextModel & text, const GenerateOptions & options)
-        : sampler(text, {options.sampling.temp, options.sampling.top_k, options.sampling.top_p, options.sampling.min_p,
-                         options.sampling.seed, options.sampling.grammar}),
-          stop(options.stop) {
-        if (options.n_predict < 0) {
-            throw Error(ErrorCode::invalid_argument, "the number of tokens to predict must not be negative, got " +
-                                                         std::to_string(options.n_predict));
-        }
-    }
-};
 
 KvCacheParams cache_params(const DecoderConfig & config, const SessionOptions & options) {
     return {config.n_layer, config.n_head_kv, config.head_dim, options.kv_type, options.kv_rot};
@@ -101,6 +86,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
 }
 
 void Session::Impl::reset() {
+    arriving.reset();
     cache.release();
     runner.release();
     eviction.reset();
@@ -189,8 +175,8 @@ Prompt Session::Impl::make_prompt(const Turn & turn, bool render, std::vector<Ch
     return prompt;
 }
 
-/// Puts a prompt behind everything so far. On an Error the cache holds what it held before.
-void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks) {
+/// The residual stream of what is pending and of a prompt, [n][n_embd].
+std::vector<float> Session::Impl::embed(const Prompt & prompt) {
     const auto n_embd = static_cast<size_t>(decoder->config().n_embd);
     const auto n_pending = static_cast<int32_t>(pending.size());
     const int32_t n = n_pending + prompt.n_tokens();
@@ -216,23 +202,34 @@ void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Call
             residual.begin() + static_cast<int64_t>(n_pending + run.first_token) * static_cast<int64_t>(n_embd));
     }
     logits.resize(static_cast<size_t>(decoder->config().n_vocab));
-    const int32_t before = n_processed;
-    try {
-        if (before == 0) {
-            prefill(prompt, std::move(residual), n_predict, callbacks);
-        } else {
-            extend(std::move(residual), n, callbacks);
-        }
-    } catch (...) {
-        if (before == 0) {
+    return residual;
+}
+
+/// Puts a prompt behind everything so far. On an Error the cache holds what it held before.
+void Session::Impl::process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks) {
+    if (n_processed == 0) {
+        try {
+            start(prompt, n_predict);
+            while (step(callbacks)) {
+            }
+        } catch (...) {
             reset();
-        } else {
-            cache.truncate(before);
-            runner.release();
+            throw;
         }
-        n_processed = before;
-        throw;
+    } else {
+        std::vector<float> residual = embed(prompt);
+        try {
+            extend(std::move(residual), static_cast<int32_t>(pending.size()) + prompt.n_tokens(), callbacks);
+        } catch (...) {
+            cache.truncate(n_processed);
+            runner.release();
+            throw;
+        }
     }
+    keep_images_of(prompt);
+}
+
+void Session::Impl::keep_images_of(const Prompt & prompt) {
     pending.clear();
     for (const PromptImage & place : prompt.images) {
         const EncodedImage & image = *place.image;
@@ -265,23 +262,38 @@ PlanMaker Session::Impl::choose_method(const PromptShape & asked, int32_t n_pred
     return maker;
 }
 
-void Session::Impl::prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict,
-                            const Callbacks & callbacks) {
+PromptShape Session::Impl::shape_of(const Prompt & prompt) const {
     const DecoderConfig & config = decoder->config();
-    PromptShape asked{config.n_layer,  config.n_head,     config.n_head_kv,
-                      config.head_dim, prompt.n_tokens(), prompt.visual_mask};
-    asked.next_position = prompt.next_position;
+    PromptShape out{config.n_layer,  config.n_head,     config.n_head_kv,
+                    config.head_dim, prompt.n_tokens(), prompt.visual_mask};
+    out.next_position = prompt.next_position;
+    return out;
+}
+
+void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
+    std::vector<float> residual = embed(prompt);
+    PromptShape asked = shape_of(prompt);
     PlanMaker maker = choose_method(asked, n_predict);
-    const bool probing = !maker.keeps_everything && maker.method->traits().probes;
-    Prefill work(runner, *decoder, cache, *maker.method, std::move(asked), std::move(residual), !maker.keeps_everything,
-                 std::move(maker.planner), probing ? parts().probe_source(*decoder) : ProbeSource());
-    work.on_residual(on_residual);
-    do {
-        throw_if_cancelled(callbacks);
-        report(callbacks, Phase::prefill, work.progress());
-    } while (work.step());
+    const Method & used = *maker.method;
+    const bool observe = !maker.keeps_everything;
+    Planner planner = std::move(maker.planner);
+    const ProbeSource probes = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    arriving.reset(new FirstPrompt{
+        std::move(maker),
+        {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), probes}});
+    arriving->work.on_residual(on_residual);
+}
+
+bool Session::Impl::step(const Callbacks & callbacks) {
+    throw_if_cancelled(callbacks);
+    report(callbacks, Phase::prefill, arriving->work.progress());
+    if (arriving->work.step()) {
+        return true;
+    }
     report(callbacks, Phase::compact, 1.0);
-    take(work);
+    take(arriving->work);
+    arriving.reset();
+    return false;
 }
 
 /// The results of a finished prefill.
@@ -398,59 +410,17 @@ void Session::Impl::decode(int32_t token) {
     ++n_processed;
 }
 
-Answer Session::Impl::generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks) {
-    Answer out;
-    Utf8Stream utf8;
-    answer = "";
-    const auto emit = [&](const std::string & text) {
-        *answer += text;  // at once: a cancelled answer belongs to the conversation as far as it came
-        if (callbacks.on_text && !text.empty()) {
-            callbacks.on_text(text);
-        }
-    };
-    double decode_ms = 0;
-    while (true) {
-        if (static_cast<int32_t>(out.tokens.size()) >= n_predict) {
-            out.finish = FinishReason::length;
-            break;
-        }
-        const auto start = Clock::now();
-        const int32_t token = sampler.sample(logits);
-        if (parts().text.is_eog(token)) {
-            out.finish = FinishReason::end_of_generation;
-            break;
-        }
-        sampler.accept(token);
-        out.tokens.push_back(token);
-        pending = {token};
-        emit(stop.push(utf8.push(parts().text.piece(token))));
-        if (stop.stopped()) {
-            out.finish = FinishReason::stop_text;
-            break;
-        }
-        if (n_processed + 1 >= n_ctx) {
-            out.finish = FinishReason::context;
-            break;
-        }
-        if (!fits(1)) {
-            out.finish = FinishReason::kv_budget;
-            break;
-        }
-        if (static_cast<int32_t>(out.tokens.size()) < n_predict) {
-            throw_if_cancelled(callbacks);
-            decode(token);
-            pending.clear();
-            ++timings.n_decoded;
-            decode_ms += ms_since(start);
-        }
+Answer Session::Impl::generate(Generation & generation, const Callbacks & callbacks) {
+    auto start = Clock::now();
+    while (generation.advance(*this, callbacks)) {
+        throw_if_cancelled(callbacks);
+        decode(pending[0]);
+        pending.clear();
+        ++timings.n_decoded;
+        timings.decode_ms += ms_since(start);
+        start = Clock::now();
     }
-    if (!stop.stopped()) {
-        emit(stop.push(utf8.finish()));
-        emit(stop.finish());
-    }
-    timings.decode_ms = decode_ms;
-    out.text = *answer;
-    return out;
+    return generation.finish(*this, callbacks);
 }
 
 Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
@@ -513,25 +483,32 @@ void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> to
                         which + "has no room for another token in its " + (s.fits(1) ? "context" : "KV budget"));
         }
     }
-    std::vector<float> residual(tokens.size() * static_cast<size_t>(first.decoder->config().n_embd));
-    embed_tokens(first.runner, *first.decoder, tokens, residual);
+    std::vector<Session::Impl *> running;
+    std::ranges::transform(sessions, std::back_inserter(running), [](Session * one) { return one->impl_.get(); });
+    decode_together(first.runner, running, tokens);
+}
+
+void decode_together(GraphRunner & runner, std::span<Session::Impl * const> sessions, std::span<const int32_t> tokens) {
+    const Decoder & decoder = *sessions[0]->decoder;
+    std::vector<float> residual(tokens.size() * static_cast<size_t>(decoder.config().n_embd));
+    embed_tokens(runner, decoder, tokens, residual);
     std::vector<NewestAttention> newest(sessions.size());
     std::vector<BatchLane> lanes;
     for (size_t i = 0; i < sessions.size(); ++i) {
-        Session::Impl & s = *sessions[i]->impl_;
+        Session::Impl & s = *sessions[i];
         lanes.push_back({{&s.cache, s.n_processed, s.eviction.wants_attention() ? &newest[i] : nullptr},
                          std::span<float>(s.logits)});
     }
     try {
-        forward_batch(first.runner, *first.decoder, lanes, residual);
+        forward_batch(runner, decoder, lanes, residual);
     } catch (...) {
-        for (Session * session : sessions) {
-            session->impl_->cache.truncate(session->impl_->n_processed);  // layers that already had the row
+        for (Session::Impl * s : sessions) {
+            s->cache.truncate(s->n_processed);  // layers that already had the row
         }
         throw;
     }
     for (size_t i = 0; i < sessions.size(); ++i) {
-        Session::Impl & s = *sessions[i]->impl_;
+        Session::Impl & s = *sessions[i];
         s.eviction.run(s.cache, 1, s.n_processed, newest[i]);
         ++s.n_processed;
     }
@@ -546,11 +523,10 @@ Answer Session::ask(const Turn & turn, const GenerateOptions & options, const Ca
     s.process(prompt, options.n_predict, callbacks);
     s.history = std::move(messages);
 
-    Answer answer = s.generate(options.n_predict, generation.sampler, generation.stop, callbacks);
+    Answer answer = s.generate(generation, callbacks);
     answer.n_prompt = prompt.n_tokens();
     answer.n_visual = prompt.n_visual;
     answer.n_text = prompt.n_text();
-    answer.timings = s.timings;
     return answer;
 }
 
@@ -561,9 +537,7 @@ Answer Session::generate(const GenerateOptions & options, const Callbacks & call
         throw Error(ErrorCode::invalid_argument, "there is nothing to answer; expected feed() before generate()");
     }
     s.timings = {};
-    Answer answer = s.generate(options.n_predict, generation.sampler, generation.stop, callbacks);
-    answer.timings = s.timings;
-    return answer;
+    return s.generate(generation, callbacks);
 }
 
 std::span<const float> Session::feed(std::span<const int32_t> tokens) {

@@ -11,12 +11,10 @@
 #include "cache/ragged_kv_cache.h"
 #include "engine/eviction.h"
 #include "engine/model_impl.h"
-#include "engine/stop_filter.h"
 #include "graph/forward.h"
 #include "graph/prefill.h"
 #include "kvsieve/engine.h"
 #include "text/chat_template.h"
-#include "text/sampler.h"
 #include "vision/prompt.h"
 
 namespace kvsieve {
@@ -27,6 +25,14 @@ struct PlanMaker {
     Planner planner;                // empty: the method plans
     bool keeps_everything = false;  // known without observing
 };
+
+/// The first prompt on its way through the layers.
+struct FirstPrompt {
+    PlanMaker maker;
+    Prefill work;
+};
+
+class Generation;
 
 struct Session::Impl {
     std::shared_ptr<const Model> model;
@@ -42,6 +48,8 @@ struct Session::Impl {
     Eviction eviction;
     std::optional<int64_t> max_rows;  // that the cache may hold at any time
     ResidualObserver on_residual;     // of the first prompt's prefill
+
+    std::unique_ptr<FirstPrompt> arriving;  // while it is prefilled
 
     // state of the conversation
     std::optional<Plan> plan;
@@ -66,17 +74,25 @@ struct Session::Impl {
     Prompt make_prompt(const Turn & turn, bool render, std::vector<ChatMessage> & messages,
                        const Callbacks & callbacks);
     void process(const Prompt & prompt, int32_t n_predict, const Callbacks & callbacks);
+    [[nodiscard]] PromptShape shape_of(const Prompt & prompt) const;
+    [[nodiscard]] std::vector<float> embed(const Prompt & prompt);
+    /// The first prompt in parts: start() once, then step() until it says false. After an Error reset() is due.
+    void start(const Prompt & prompt, int32_t n_predict);
+    [[nodiscard]] bool step(const Callbacks & callbacks);
+    void keep_images_of(const Prompt & prompt);
     /// Goes on from a prompt that `base` prefilled with everything kept in f16. `scores` [L] are this method's own;
     /// `residual` is the stream before Traits::prune_layer.
     void adopt(const Impl & base, std::span<const LayerScore> scores, std::span<const float> residual);
     [[nodiscard]] PlanMaker choose_method(const PromptShape & asked, int32_t n_predict);
-    void prefill(const Prompt & prompt, std::vector<float> residual, int32_t n_predict, const Callbacks & callbacks);
     void take(Prefill & work);
     [[nodiscard]] bool fits(int32_t n_new) const;
     [[nodiscard]] AttentionOptions attention_options(bool last, NewestAttention & newest) const;
     void extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks);
     void decode(int32_t token);
-    Answer generate(int32_t n_predict, Sampler & sampler, StopFilter & stop, const Callbacks & callbacks);
+    Answer generate(Generation & generation, const Callbacks & callbacks);
 };
+
+/// One token of each session by the given runner, as feed_batch(), which checks what this takes for granted.
+void decode_together(GraphRunner & runner, std::span<Session::Impl * const> sessions, std::span<const int32_t> tokens);
 
 }  // namespace kvsieve

@@ -281,6 +281,10 @@ const PrefillTimes & Prefill::times() const {
     return impl_->times;
 }
 
+uint64_t Prefill::layer_kv_bytes() const {
+    return impl_->kv.bytes();
+}
+
 uint64_t Prefill::peak_kv_bytes() const {
     return impl_->peak;
 }

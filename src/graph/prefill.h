@@ -64,6 +64,8 @@ class Prefill {
     /// As given, with what the method's traits ask for.
     [[nodiscard]] const PromptShape & shape() const;
     [[nodiscard]] const PrefillTimes & times() const;
+    /// Bytes of the keys and values of the layer in work.
+    [[nodiscard]] uint64_t layer_kv_bytes() const;
     /// Most bytes of KV rows at one time: the cache's arenas and the layer in work.
     [[nodiscard]] uint64_t peak_kv_bytes() const;
     /// Most bytes beside KV rows and graph buffers: residual stream, sums, saved queries.

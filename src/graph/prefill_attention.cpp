@@ -9,8 +9,12 @@ namespace kvsieve {
 
 LayerKv::LayerKv(const DecoderConfig & config, int32_t n_tokens)
     : n_tokens_(n_tokens), head_dim_(config.head_dim), n_head_kv_(config.n_head_kv) {
-    arena_.grow(4 * static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) * static_cast<size_t>(n_head_kv_),
-                "one layer's keys and values during prefill");
+    arena_.grow(bytes_of(config, n_tokens), "one layer's keys and values during prefill");
+}
+
+uint64_t LayerKv::bytes_of(const DecoderConfig & config, int32_t n_tokens) {
+    return Arena::page_round(4 * static_cast<size_t>(n_tokens) * static_cast<size_t>(config.head_dim) *
+                             static_cast<size_t>(config.n_head_kv));
 }
 
 void LayerKv::shrink(int32_t n_tokens) {

@@ -20,6 +20,8 @@ class LayerKv {
     [[nodiscard]] const ggml_fp16_t * keys() const;
     [[nodiscard]] const ggml_fp16_t * values() const;
     [[nodiscard]] uint64_t bytes() const { return arena_.size(); }
+    /// Of a layer with n_tokens, known before it is made.
+    [[nodiscard]] static uint64_t bytes_of(const DecoderConfig & config, int32_t n_tokens);
     /// From the next layer on there are only so many tokens; the memory behind them is given back.
     void shrink(int32_t n_tokens);
 

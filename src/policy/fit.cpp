@@ -11,14 +11,14 @@ namespace {
 
 constexpr double kResolution = 1e-9;
 
+/// Does the number of rows depend on what is observed?
+bool depends_on_scores(const Method & method) {
+    return !method.traits().layerwise && method.traits().prune_layer == 0;
+}
+
 /// Scores that stand for those not yet known, of a method whose numbers of rows do not depend on them.
 std::vector<LayerScore> blank_scores(const Method & method, const PromptShape & prompt) {
-    const Traits & traits = method.traits();
-    if (!traits.layerwise && traits.prune_layer == 0) {
-        throw Error(ErrorCode::invalid_argument,
-                    "the rows of this method depend on its scores; expected those of all layers");
-    }
-    const size_t n_set = traits.per_head ? static_cast<size_t>(prompt.n_head_kv) : 1;
+    const size_t n_set = method.traits().per_head ? static_cast<size_t>(prompt.n_head_kv) : 1;
     const LayerScore blank{.score = std::vector<double>(n_set * static_cast<size_t>(prompt.n_tokens), 0.0)};
     return std::vector<LayerScore>(static_cast<size_t>(prompt.n_layer), blank);
 }
@@ -35,6 +35,10 @@ RowFit fit_rows(std::string_view name, const MethodOptions & options, const Prom
     method->check(prompt);
     std::vector<LayerScore> blank;
     if (scores.empty()) {
+        if (depends_on_scores(*method)) {
+            throw Error(ErrorCode::invalid_argument,
+                        "the rows of this method depend on its scores; expected those of all layers");
+        }
         blank = blank_scores(*method, prompt);
     }
     const std::span<const LayerScore> used = scores.empty() ? std::span<const LayerScore>(blank) : scores;
@@ -75,6 +79,13 @@ RowFit fit_rows(std::string_view name, const MethodOptions & options, const Prom
         fit.plan = info.make(fit.options)->plan(prompt, scores);
     }
     return fit;
+}
+
+std::optional<int64_t> count_rows_beforehand(const Method & method, const PromptShape & prompt) {
+    if (depends_on_scores(method)) {
+        return std::nullopt;
+    }
+    return method.count_rows(prompt, blank_scores(method, prompt));
 }
 
 }  // namespace kvsieve
