@@ -79,6 +79,7 @@ struct SharedPrefill::Impl {
             (traits.query_stats ? by_sinks[traits.n_sink] : others).push_back(&one);
         }
         std::vector<std::vector<Scored *>> out;
+        out.reserve(by_sinks.size());
         for (auto & [n_sink, group] : by_sinks) {
             out.push_back(std::move(group));
         }

@@ -241,6 +241,7 @@ class BlockMaker {
 
 std::vector<std::string> weight_type_names() {
     std::vector<std::string> names;
+    names.reserve(std::size(kWeightTypes));
     for (const ggml_type type : kWeightTypes) {
         names.emplace_back(ggml_type_name(type));
     }

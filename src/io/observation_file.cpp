@@ -147,7 +147,7 @@ struct ObservationFile::Impl {
 
         void rows(std::span<const int32_t> positions, std::vector<float> & out) const override {
             const auto n_tokens = static_cast<size_t>(impl_.prompt.n_tokens);
-            const auto n_row = static_cast<size_t>(impl_.n_row);
+            const auto n_last = static_cast<size_t>(impl_.n_row);
             const auto n_head = static_cast<size_t>(impl_.prompt.n_head);
             out.clear();
             for (size_t h = 0; h < n_head; ++h) {
@@ -157,8 +157,8 @@ struct ObservationFile::Impl {
                                     "no attention row of position " + std::to_string(position) + " is observed");
                     }
                     const auto q = static_cast<size_t>(position);
-                    const bool recent = !impl_.rows.empty() && q >= n_tokens - n_row;
-                    const auto from = recent ? part(impl_.rows).subspan((h * n_row + q + n_row - n_tokens) * n_tokens)
+                    const bool recent = !impl_.rows.empty() && q >= n_tokens - n_last;
+                    const auto from = recent ? part(impl_.rows).subspan((h * n_last + q + n_last - n_tokens) * n_tokens)
                                              : part(impl_.attention).subspan((h * n_tokens + q) * n_tokens);
                     out.insert(out.end(), from.begin(), from.begin() + static_cast<std::ptrdiff_t>(n_tokens));
                 }
@@ -386,6 +386,7 @@ const LayerObservation & ObservationFile::layer(int32_t il) const {
 Plan plan_from_file(const Method & method, const ObservationFile & file) {
     method.check(file.prompt());
     std::vector<LayerScore> scores;
+    scores.reserve(static_cast<size_t>(file.prompt().n_layer));
     for (int32_t il = 0; il < file.prompt().n_layer; ++il) {
         scores.push_back(method.score(file.prompt(), il, file.layer(il)));
     }

@@ -32,6 +32,7 @@ std::string observed(const Traits & traits) {
 
 std::string parameters(const std::vector<ParamSpec> & params) {
     std::vector<std::string> words;
+    words.reserve(params.size());
     for (const ParamSpec & spec : params) {
         words.push_back(
             "`" + spec.name + "` " +

@@ -244,10 +244,8 @@ std::string overlay_section(const Results & results) {
             continue;
         }
         for (const CellResult & cell : results.cells) {
-            if (has_map(cell, facts) &&
-                std::abs(std::log(asked_share(cell.key) / kUsualShare)) < std::abs(std::log(share / kUsualShare))) {
-                share = asked_share(cell.key);
-            } else if (has_map(cell, facts) && share < 0) {
+            const auto distance = [&](double of) { return std::abs(std::log(of / kUsualShare)); };
+            if (has_map(cell, facts) && (share < 0 || distance(asked_share(cell.key)) < distance(share))) {
                 share = asked_share(cell.key);
             }
         }

@@ -64,6 +64,7 @@ std::vector<int64_t> forget_at(std::vector<CumulativeShares> & c, const Field & 
         parallel_for(c.size(), field.n_threads, [&](size_t il) { c[il].extend(m); });
     }
     std::vector<int64_t> raw;
+    raw.reserve(c.size());
     for (const CumulativeShares & layer : c) {
         raw.push_back(std::max<int64_t>(0, field.n_rows - (layer.first_at(m) + 1) - field.n_protected));
     }

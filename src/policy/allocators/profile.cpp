@@ -31,6 +31,7 @@ class ProfileAllocator final : public Allocator {
                         std::span<const LayerScore> scores) const override {
         Allocation out = Allocator::allocate(prompt, field, scores);
         std::vector<int32_t> all;
+        all.reserve(static_cast<size_t>(prompt.n_layer));
         for (int32_t il = 0; il < prompt.n_layer; ++il) {
             all.push_back(static_cast<int32_t>(forget(field, il)));
         }
