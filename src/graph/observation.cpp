@@ -184,8 +184,12 @@ LayerScore LayerCapture::score(const Method & method, int32_t il) {
         observation.colsum = sums_.sums;
     }
     const auto to_float = [&](const ggml_fp16_t * from, std::vector<float> & to) {
-        to.resize(n_tokens * static_cast<size_t>(config_.n_head_kv) * static_cast<size_t>(config_.head_dim));
-        ggml_fp16_to_fp32_row(from, to.data(), static_cast<int64_t>(to.size()));
+        const size_t head = n_tokens * static_cast<size_t>(config_.head_dim);
+        const auto n_head_kv = static_cast<size_t>(config_.n_head_kv);
+        to.resize(n_head_kv * head);
+        for (size_t g = 0; g < n_head_kv; ++g) {
+            ggml_fp16_to_fp32_row(from + g * kv_.head_stride(), to.data() + g * head, static_cast<int64_t>(head));
+        }
     };
     if (traits_.keys) {
         to_float(kv_.keys(), keys);

@@ -13,14 +13,17 @@ LayerKv::LayerKv(const DecoderConfig & config, int32_t n_tokens)
 }
 
 uint64_t LayerKv::bytes_of(const DecoderConfig & config, int32_t n_tokens) {
-    return Arena::page_round(4 * static_cast<size_t>(n_tokens) * static_cast<size_t>(config.head_dim) *
+    return Arena::page_round(4 * static_cast<size_t>(padded(n_tokens)) * static_cast<size_t>(config.head_dim) *
                              static_cast<size_t>(config.n_head_kv));
 }
 
 void LayerKv::shrink(int32_t n_tokens) {
     n_tokens_ = n_tokens;
-    arena_.shrink(4 * static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) *
-                  static_cast<size_t>(n_head_kv_));
+    arena_.shrink(4 * head_stride() * static_cast<size_t>(n_head_kv_));
+}
+
+size_t LayerKv::head_stride() const {
+    return static_cast<size_t>(padded(n_tokens_)) * static_cast<size_t>(head_dim_);
 }
 
 const ggml_fp16_t * LayerKv::keys() const {
@@ -28,15 +31,15 @@ const ggml_fp16_t * LayerKv::keys() const {
 }
 
 const ggml_fp16_t * LayerKv::values() const {
-    return keys() + static_cast<size_t>(n_tokens_) * static_cast<size_t>(head_dim_) * static_cast<size_t>(n_head_kv_);
+    return keys() + head_stride() * static_cast<size_t>(n_head_kv_);
 }
 
 ggml_tensor * LayerKv::view(const GraphBuilder & b, const ggml_fp16_t * rows, int32_t first, int32_t n_rows) const {
     const size_t row_bytes = static_cast<size_t>(head_dim_) * sizeof(ggml_fp16_t);
     // ggml tensors have no const data; only store() writes through such a view
     auto * data = const_cast<ggml_fp16_t *>(rows) + static_cast<size_t>(first) * static_cast<size_t>(head_dim_);
-    return b.external(GGML_TYPE_F16, head_dim_, n_rows, n_head_kv_, row_bytes,
-                      row_bytes * static_cast<size_t>(n_tokens_), data);
+    return b.external(GGML_TYPE_F16, head_dim_, n_rows, n_head_kv_, row_bytes, head_stride() * sizeof(ggml_fp16_t),
+                      data);
 }
 
 void LayerKv::store(const GraphBuilder & b, int32_t first, ggml_tensor * k, ggml_tensor * v) {
@@ -61,11 +64,11 @@ void ColumnSums::reset(int32_t heads, int32_t tokens) {
 
 namespace {
 
-/// Adds the columns of attention [n_kv, n, n_head] to the sums; one head is one thread's work, queries ascend.
+/// Adds the columns of attention [>= n_kv, n, n_head] to the sums; one head is one thread's work, queries ascend.
 void add_columns(ggml_tensor * dst, const ggml_tensor * attention, int ith, int nth, void * userdata) {
     (void)dst;
     auto & sums = *static_cast<ColumnSums *>(userdata);
-    const int64_t n_kv = attention->ne[0];
+    const auto n_kv = std::min<int64_t>(attention->ne[0], sums.n_tokens);
     for (int64_t h = ith; h < attention->ne[2]; h += nth) {
         float * out = sums.sums.data() + h * sums.n_tokens;
         for (int64_t q = 0; q < attention->ne[1]; ++q) {
@@ -84,7 +87,7 @@ void add_columns(ggml_tensor * dst, const ggml_tensor * attention, int ith, int 
 ggml_tensor * prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
                                 ggml_tensor * q, ColumnSums * sums) {
     const int64_t n = q->ne[2];
-    const int32_t n_kv = first + static_cast<int32_t>(n);
+    const int32_t n_kv = LayerKv::padded(first + static_cast<int32_t>(n));  // the causal mask covers the rest
 
     ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, n_kv), ggml_permute(b.ctx, q, 0, 2, 1, 3));
     ggml_prec_set_acc(scores, GGML_PREC_F32);

@@ -11,14 +11,20 @@
 
 namespace kvsieve {
 
-/// Keys and values of one layer while it is prefilled, f16, [n_head_kv][n_tokens][head_dim] each, rotated at their
-/// positions. One such buffer serves all layers in turn.
+/// Keys and values of one layer while it is prefilled, f16, [n_head_kv][stride][head_dim] each, rotated at their
+/// positions. One such buffer serves all layers in turn. The stride is n_tokens rounded up to kRowPad: products over
+/// the rows go several times faster with a multiple of it. Rows behind n_tokens are finite and have no weight.
 class LayerKv {
   public:
     LayerKv(const DecoderConfig & config, int32_t n_tokens);
+    static constexpr int32_t kRowPad = 16;
+    [[nodiscard]] static constexpr int32_t padded(int32_t n_rows) { return (n_rows + kRowPad - 1) / kRowPad * kRowPad; }
+
     [[nodiscard]] int32_t n_tokens() const { return n_tokens_; }
     [[nodiscard]] const ggml_fp16_t * keys() const;
     [[nodiscard]] const ggml_fp16_t * values() const;
+    /// Elements from a head's rows to the next head's.
+    [[nodiscard]] size_t head_stride() const;
     [[nodiscard]] uint64_t bytes() const { return arena_.size(); }
     /// Of a layer with n_tokens, known before it is made.
     [[nodiscard]] static uint64_t bytes_of(const DecoderConfig & config, int32_t n_tokens);
@@ -27,7 +33,7 @@ class LayerKv {
 
     /// Adds nodes that write the rows of n tokens from position `first` on; k and v are [head_dim, n_head_kv, n].
     void store(const GraphBuilder & b, int32_t first, ggml_tensor * k, ggml_tensor * v);
-    /// Rows 0 .. n_rows-1 as f16 tensors [head_dim, n_rows, n_head_kv].
+    /// Rows 0 .. n_rows-1 as f16 tensors [head_dim, n_rows, n_head_kv]; n_rows is at most padded(n_tokens()).
     [[nodiscard]] ggml_tensor * key_view(const GraphBuilder & b, int32_t n_rows) const;
     [[nodiscard]] ggml_tensor * value_view(const GraphBuilder & b, int32_t n_rows) const;
 
