@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "cache/ragged_kv_cache.h"
 #include "kvsieve/error.h"
@@ -14,13 +15,15 @@ namespace {
 /// Largest number of rows of one extent.
 constexpr int32_t kMaxRows = 1 << 30;
 
-/// Capacity for `rows` rows: 17 to 32 spare ones. A multiple of 16 rows is a multiple of 32 bytes for every row type
-/// (rows have an even number of bytes), so extents lie back to back and still start 32-byte aligned.
-constexpr int32_t capacity_for(int32_t rows) noexcept {
-    return (rows + kMaxSpareRows) / 16 * 16;
-}
-
 }  // namespace
+
+/// Capacity for `rows` rows: 17 to 32 spare ones, but none behind what is expected.
+int32_t RaggedKvCache::capacity_for(const Head & head, int32_t rows) const noexcept {
+    const auto rounded_up = [unit = row_unit(row_bytes_)](int32_t n) { return (n + unit - 1) / unit * unit; };
+    const int32_t with_spare = (rows + kMaxSpareRows) / 16 * 16;
+    return std::max(rounded_up(rows),
+                    head.expected < with_spare ? std::min(rounded_up(head.expected), with_spare) : with_spare);
+}
 
 template <typename F>
 size_t RaggedKvCache::arena_bytes(F && capacity) const noexcept {
@@ -82,7 +85,8 @@ void RaggedKvCache::make_room(Layer & layer, int32_t il, int32_t n_more) const {
         return;
     }
     const auto capacity = [&](int32_t g) {
-        return capacity_for(static_cast<int32_t>(layer.heads[static_cast<size_t>(g)].positions.size()) + n_more);
+        const Head & head = layer.heads[static_cast<size_t>(g)];
+        return capacity_for(head, static_cast<int32_t>(head.positions.size()) + n_more);
     };
     for (int32_t g = 0; g < params_.n_head_kv; ++g) {
         layer.heads[static_cast<size_t>(g)].positions.reserve(static_cast<size_t>(capacity(g)));
@@ -97,7 +101,8 @@ void RaggedKvCache::make_room(Layer & layer, int32_t il, int32_t n_more) const {
 void RaggedKvCache::make_room_for(Layer & layer, int32_t il,
                                   const std::vector<std::vector<int32_t>> & positions) const {
     const auto capacity = [&](int32_t g) {
-        return capacity_for(static_cast<int32_t>(positions[static_cast<size_t>(g)].size()));
+        return capacity_for(layer.heads[static_cast<size_t>(g)],
+                            static_cast<int32_t>(positions[static_cast<size_t>(g)].size()));
     };
     const size_t bytes = arena_bytes(capacity);
     layer.arena.grow(bytes, "KV cache, layer " + std::to_string(il));
@@ -106,18 +111,43 @@ void RaggedKvCache::make_room_for(Layer & layer, int32_t il,
 }
 
 void RaggedKvCache::give_back(Layer & layer) const noexcept {
+    const auto has_too_much = [](const Head & head) {
+        return head.capacity > static_cast<int32_t>(head.positions.size()) + kMaxSpareRows;
+    };
+    if (std::any_of(layer.heads.begin(), layer.heads.end(), has_too_much)) {
+        tighten(layer);
+    }
+}
+
+void RaggedKvCache::tighten(Layer & layer) const noexcept {
     // No extent grows here, so the arena as it is holds the new layout.
     const auto capacity = [&](int32_t g) {
         const Head & head = layer.heads[static_cast<size_t>(g)];
-        return std::min(head.capacity, capacity_for(static_cast<int32_t>(head.positions.size())));
+        return std::min(head.capacity, capacity_for(head, static_cast<int32_t>(head.positions.size())));
     };
-    bool too_much = false;
-    for (const Head & head : layer.heads) {
-        too_much = too_much || head.capacity > static_cast<int32_t>(head.positions.size()) + kMaxSpareRows;
+    const size_t bytes = arena_bytes(capacity);
+    place_extents(layer, capacity);
+    layer.arena.shrink(bytes);
+}
+
+void RaggedKvCache::expect_rows(int32_t il, std::span<const int32_t> most) {
+    Layer & layer = layer_at(il, "expect_rows");
+    if (most.size() != layer.heads.size()) {
+        throw Error(ErrorCode::invalid_argument,
+                    "KV cache: expect_rows() was given " + std::to_string(most.size()) +
+                        " numbers, expected one per KV head: " + std::to_string(layer.heads.size()));
     }
-    if (too_much) {
-        place_extents(layer, capacity);
-        layer.arena.shrink(arena_bytes(capacity));
+    for (size_t g = 0; g < most.size(); ++g) {
+        layer.heads[g].expected = most[g];
+    }
+    tighten(layer);
+    for (Head & head : layer.heads) {
+        if (head.positions.capacity() > static_cast<size_t>(head.capacity)) {
+            std::vector<int32_t> positions;
+            positions.reserve(static_cast<size_t>(head.capacity));
+            positions.assign(head.positions.begin(), head.positions.end());
+            head.positions = std::move(positions);
+        }
     }
 }
 

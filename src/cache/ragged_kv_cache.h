@@ -21,6 +21,16 @@ inline constexpr int32_t kMaxHeadDim = 1024;
 /// Most spare rows of an extent after store, compact, evict, truncate, and after append() has used what reserve() gave.
 inline constexpr int32_t kMaxSpareRows = 32;
 
+/// Capacities are multiples of so many rows (a power of two, at most 16), so that extents lie back to back and still
+/// start 32-byte aligned.
+[[nodiscard]] constexpr int32_t row_unit(size_t row_bytes) noexcept {
+    int32_t unit = 1;
+    while (static_cast<size_t>(unit) * row_bytes % 32 != 0) {
+        unit *= 2;
+    }
+    return unit;
+}
+
 struct KvCacheParams {
     int32_t n_layer = 0;
     int32_t n_head_kv = 0;  ///< G, the same in all layers
@@ -98,6 +108,12 @@ class RaggedKvCache {
     /// Throws Error{runtime} when memory is out; rows held stay as they are. Pointers of views change.
     void reserve(int32_t n_more);
 
+    /// From here on head g will not hold more than `most` rows: spare rows end there, rounded up to row_unit(), and
+    /// what is spare beyond is given back. A promise that saves memory, no limit: reserve() goes beyond it.
+    /// Holds until release(). `most`: [G]. Throws Error{invalid_argument} for a wrong number of them, or
+    /// std::bad_alloc.
+    void expect_rows(int32_t il, std::span<const int32_t> most);
+
     /// Adds n_tokens rows to the heads [g_begin, g_end) of a layer (-1 = G), at positions first_position + i, which lie
     /// behind all positions held. Rotates and quantises in place; allocates nothing, so it may run inside a ggml
     /// custom op. False, and nothing is stored, when reserve() did not make room or an argument is out of range.
@@ -162,7 +178,8 @@ class RaggedKvCache {
     struct Head {
         size_t k_offset = 0;
         size_t v_offset = 0;
-        int32_t capacity = 0;            // rows, a multiple of 16; positions.capacity() is at least this
+        int32_t capacity = 0;            // rows, a multiple of row_unit(); positions.capacity() is at least this
+        int32_t expected = INT32_MAX;    // most rows, as expect_rows() was told
         int32_t next_position = 0;       // behind every position that was held
         std::vector<int32_t> positions;  // [n_rows], physical order
     };
@@ -185,6 +202,7 @@ class RaggedKvCache {
     [[nodiscard]] KvRowsView view(const Layer & layer, size_t offset, size_t n_rows) const noexcept;
 
     // layout.cpp; `capacity(g)` is the new capacity of head g in rows.
+    [[nodiscard]] int32_t capacity_for(const Head & head, int32_t rows) const noexcept;
     template <typename F>
     [[nodiscard]] size_t arena_bytes(F && capacity) const noexcept;
     template <typename F>
@@ -192,6 +210,7 @@ class RaggedKvCache {
     void make_room(Layer & layer, int32_t il, int32_t n_more) const;
     void make_room_for(Layer & layer, int32_t il, const std::vector<std::vector<int32_t>> & positions) const;
     void give_back(Layer & layer) const noexcept;
+    void tighten(Layer & layer) const noexcept;
 
     // compact.cpp
     [[nodiscard]] Slots slots_of(int32_t il, const LayerPlan & plan) const;

@@ -292,7 +292,7 @@ struct BatchEngine::Impl {
                 }
                 s.keep_images_of(*job->prompt);
                 s.history = std::move(job->messages);
-                job->bound = kv_bound_of_answer(s, job->request.generate.n_predict);
+                job->bound = bind_answer(s, job->request.generate.n_predict);
                 peak = std::max(peak, bytes_of_decoding() + s.peak_kv);
                 prefilling = nullptr;
                 decoding.push_back(job);

@@ -50,6 +50,26 @@ int64_t Eviction::rows_after(const RaggedKvCache & cache, int32_t n_new, int32_t
     return rows;
 }
 
+int32_t Eviction::most_rows(const RaggedKvCache & cache, int32_t il, int32_t g, int32_t n_new, int32_t n_before) const {
+    const int32_t held = cache.n_rows(il, g);
+    if (n_new <= 0) {
+        return held;
+    }
+    if (capped()) {  // the policy works after a row was appended
+        return std::max(held + 1, std::min(held + n_new, cap_ + 1));
+    }
+    if (rules_.empty()) {
+        return held + n_new;
+    }
+    const DecodeRule & rule = rules_[static_cast<size_t>(il)];
+    int32_t rows = held, most = held;
+    for (int32_t i = 1; i <= n_new; ++i) {
+        most = std::max(most, ++rows);
+        rows -= rule.n_over(rows, n_before + i) > 0 ? 1 : 0;
+    }
+    return most;
+}
+
 void Eviction::run(RaggedKvCache & cache, int32_t n_new, int32_t n_before, const NewestAttention & newest) {
     if (policy_ != nullptr) {
         run_policy(cache, newest);

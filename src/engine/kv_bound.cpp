@@ -13,11 +13,11 @@ int64_t extents(const RaggedKvCache & cache) {
     return int64_t{cache.params().n_layer} * cache.params().n_head_kv;
 }
 
-/// Most bytes of a cache with so many rows in all extents together: arenas of whole pages with their spare rows,
-/// positions, and the order that evictions need (one entry per slot of a layer; vectors that grow may double).
-uint64_t bytes_of(const RaggedKvCache & cache, int64_t rows) {
-    const int64_t n = rows + extents(cache) * kMaxSpareRows;
-    const auto entries = static_cast<uint64_t>(n + 2 * n / cache.params().n_head_kv);
+/// Most bytes of a cache with so many rows in all extents together and at most n_spare more in each: arenas of whole
+/// pages, positions, and the order that evictions need (one entry per slot of a layer).
+uint64_t bytes_of(const RaggedKvCache & cache, int64_t rows, int32_t n_spare) {
+    const int64_t n = rows + extents(cache) * n_spare;
+    const auto entries = static_cast<uint64_t>(n + n / cache.params().n_head_kv);
     return static_cast<uint64_t>(n) * 2 * cache.row_bytes() +
            static_cast<uint64_t>(cache.params().n_layer) * Arena::page_round(1) + entries * sizeof(int32_t);
 }
@@ -51,19 +51,30 @@ uint64_t kv_bound_of_prompt(Session::Impl & session, const Prompt & prompt, int3
         maker.method->check(asked);
         rows = count_rows_beforehand(*maker.method, asked).value_or(rows);
     }
-    return std::max(bytes_of(session.cache, rows) + LayerKv::bytes_of(session.decoder->config(), n),
-                    bytes_of(session.cache, rows_at_end(session, rows, n, n_predict)));
+    return std::max(
+        bytes_of(session.cache, rows, kMaxSpareRows) + LayerKv::bytes_of(session.decoder->config(), n),
+        bytes_of(session.cache, rows_at_end(session, rows, n, n_predict), row_unit(session.cache.row_bytes())));
 }
 
-uint64_t kv_bound_of_answer(const Session::Impl & session, int32_t n_predict) {
-    int64_t rows = 0;
-    for (int32_t il = 0; il < session.cache.params().n_layer; ++il) {
-        for (int32_t g = 0; g < session.cache.params().n_head_kv; ++g) {
-            rows += session.cache.n_rows(il, g);
+uint64_t bind_answer(Session::Impl & session, int32_t n_predict) {
+    RaggedKvCache & cache = session.cache;
+    const int32_t n_head_kv = cache.params().n_head_kv, unit = row_unit(cache.row_bytes());
+    const int32_t n_new = std::clamp(n_predict, 0, std::max(session.n_ctx - session.n_processed, 0));
+    uint64_t bytes = 0;
+    std::vector<int32_t> most(static_cast<size_t>(n_head_kv));
+    for (int32_t il = 0; il < cache.params().n_layer; ++il) {
+        int64_t rows = 0, longest = 0;
+        for (int32_t g = 0; g < n_head_kv; ++g) {
+            const int32_t head = session.eviction.most_rows(cache, il, g, n_new, session.n_processed);
+            most[static_cast<size_t>(g)] = head;
+            rows += (head + unit - 1) / unit * unit;
+            longest = std::max<int64_t>(longest, head);
         }
+        cache.expect_rows(il, most);
+        bytes += Arena::page_round(static_cast<size_t>(rows) * 2 * cache.row_bytes()) +
+                 static_cast<uint64_t>(rows + longest + unit) * sizeof(int32_t);
     }
-    return std::max(kv_bytes_now(session),
-                    bytes_of(session.cache, rows_at_end(session, rows, session.n_processed, n_predict)));
+    return std::max(kv_bytes_now(session), bytes);
 }
 
 }  // namespace kvsieve

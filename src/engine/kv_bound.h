@@ -14,7 +14,8 @@ namespace kvsieve {
 /// Of a first prompt before it starts, until its answer of n_predict tokens ends. Throws what choose_method() throws.
 [[nodiscard]] uint64_t kv_bound_of_prompt(Session::Impl & session, const Prompt & prompt, int32_t n_predict);
 
-/// Of a session behind its prompt, until n_predict more tokens are processed.
-[[nodiscard]] uint64_t kv_bound_of_answer(const Session::Impl & session, int32_t n_predict);
+/// Of a session behind its prompt, until n_predict more tokens are processed and no more after them: the cache keeps no
+/// spare rows behind what these can take.
+[[nodiscard]] uint64_t bind_answer(Session::Impl & session, int32_t n_predict);
 
 }  // namespace kvsieve

@@ -62,6 +62,45 @@ TEST(Memory, ResidentBytesFallWithCompaction) {
 #endif
 }
 
+// Where it is known how far extents grow, spare rows end there; more rows than that still find room.
+TEST(Memory, NoSpareRowsBehindWhatIsExpected) {
+    const int32_t n_layer = 2, n_head = 3, d = 64, n = 100;
+    for (const KvType type : {KvType::f16, KvType::q8_0, KvType::q4_0}) {
+        RaggedKvCache cache({n_layer, n_head, d, type, true}), free({n_layer, n_head, d, type, true});
+        const LayerData data = random_layer(n_head, n, d, 1);
+        const int32_t unit = row_unit(cache.row_bytes());
+        const std::vector<int32_t> most = {108, 120, 131};
+        for (int32_t il = 0; il < n_layer; ++il) {
+            store(cache, il, data);
+            store(free, il, data);
+            cache.expect_rows(il, most);
+        }
+        uint64_t rows = 0;  // that a layer may take
+        for (const int32_t m : most) {
+            rows += static_cast<uint64_t>((m + unit - 1) / unit * unit);
+        }
+        const std::vector<float> token(static_cast<size_t>(n_head) * d, 0.5F);
+        for (int32_t i = 0; i < 50; ++i) {
+            if (n + i <= 108) {  // before and after each row as expected
+                EXPECT_LE(cache.bytes_reserved(), n_layer * page_round(2 * rows * cache.row_bytes()));
+                EXPECT_LE(cache.index_bytes(), n_layer * rows * sizeof(int32_t));
+            }
+            for (RaggedKvCache * one : {&cache, &free}) {
+                one->reserve(1);
+                for (int32_t il = 0; il < n_layer; ++il) {
+                    ASSERT_TRUE(one->append(il, {token.data()}, {token.data()}, 1, n + i));
+                }
+            }
+        }
+        for (int32_t il = 0; il < n_layer; ++il) {
+            for (int32_t g = 0; g < n_head; ++g) {
+                EXPECT_EQ(rows_of(cache, il, g), rows_of(free, il, g));
+            }
+        }
+        EXPECT_THROW(cache.expect_rows(0, std::vector<int32_t>{1}), Error);
+    }
+}
+
 TEST(Memory, PeakStaysLowWhenOnlyKeptRowsAreStored) {
     const int32_t n_layer = 12, n_head = 4, d = 128, n = 12800;
     RaggedKvCache cache({n_layer, n_head, d, KvType::f16, true});
