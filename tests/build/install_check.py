@@ -63,6 +63,12 @@ with tempfile.TemporaryDirectory() as folder:
     if "visual and" not in output:
         complaints.append(f"ask_about_an_image: expected an answer and its statistics, got {output}")
 
+    pairs = [word for question in ("What is the name?", "What is the title?", "What is the total?")
+             for word in (image, question)]
+    output = run(build / "answer_many_questions", "8", *pairs, env=environment)
+    if output.count("KiB of cache") != 3 or "together" not in output:
+        complaints.append(f"answer_many_questions: expected three answers and their caches, got {output}")
+
     # The installed program prefers the model beside it: with that one damaged it has to refuse, naming it.
     environment.pop("KVSIEVE_MODELS")
     program = prefix / "bin/kvsieve"
