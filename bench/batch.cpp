@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+// What the batch engine does with requests whose prompts come while others decode. JSON lines.
+//   kvsieve_batch_cost together MODEL MIB [N_PROMPT N_GEN]  how many sequences decode together in so many bytes: with
+//       everything kept in f16, and with PrefixKV at keep 0.2 in f16 and q8_0, online and with a profile
+//   kvsieve_batch_cost gap MODEL [N_SEQ N_PROMPT]           time between two tokens of N_SEQ sequences while a newcomer
+//       of N_PROMPT tokens comes in
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvsieve/batch.h"
+#include "kvsieve/engine.h"
+#include "kvsieve/error.h"
+#include "kvsieve/kv_cache.h"
+
+using namespace kvsieve;
+
+namespace {
+
+constexpr double kKeep = 0.2;
+constexpr int32_t kMost = 1024;  // sequences
+
+Request request_of(const Model & model, int32_t n_prompt, int32_t n_gen, uint32_t seed) {
+    Request request;
+    const auto n_vocab = static_cast<uint32_t>(model.info().n_vocab);
+    const uint32_t first = n_vocab > 512 ? 256 : 0;  // behind most special tokens
+    for (int32_t i = 0; i < n_prompt; ++i) {
+        seed = seed * 1664525U + 1013904223U;
+        request.tokens.push_back(static_cast<int32_t>(first + (seed >> 8U) % (n_vocab - first)));
+    }
+    request.generate.n_predict = n_gen;
+    request.session.n_ctx = n_prompt + n_gen + 1;
+    return request;
+}
+
+/// Layers differ as PrefixKV's do; the mean share kept is kKeep.
+Profile profile_of(const ModelInfo & info) {
+    Profile profile;
+    for (int32_t il = 0; il < info.n_layer; ++il) {
+        profile.forget.push_back(1.0 - kKeep * (il % 2 == 0 ? 1.5 : 0.5));
+    }
+    if (info.n_layer % 2 != 0) {
+        profile.forget.back() = 1.0 - kKeep;
+    }
+    profile.model_fingerprint = info.fingerprint;
+    return profile;
+}
+
+void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int32_t n_prompt, int32_t n_gen) {
+    struct Case {
+        const char * method;
+        KvType type;
+        bool profile;
+    };
+    int32_t of_full = 0;
+    for (const auto & [method, type, profile] : {Case{"full", KvType::f16, false},
+                                                 {"prefixkv", KvType::f16, true},
+                                                 {"prefixkv", KvType::q8_0, true},
+                                                 {"prefixkv", KvType::f16, false},
+                                                 {"prefixkv", KvType::q8_0, false}}) {
+        // a prompt at a time without pause, so that nobody ends before the budget is full
+        BatchEngine engine(model, {.kv_bytes = kv_bytes, .max_sequences = kMost, .prefill_ms = 1e9});
+        std::vector<uint64_t> ids;
+        const auto submit = [&] {
+            Request request = request_of(*model, n_prompt, n_gen, static_cast<uint32_t>(ids.size()) + 1);
+            request.session.method = method;
+            request.session.kv_type = type;
+            if (profile) {
+                request.session.method_options.profile = profile_of(model->info());
+            } else if (method != std::string("full")) {
+                request.session.method_options.keep = kKeep;
+            }
+            request.on_done = [&](const RequestResult & result, const Session &) {
+                if (result.end == RequestEnd::failed) {
+                    std::rethrow_exception(result.error);
+                }
+            };
+            ids.push_back(engine.submit(std::move(request)));
+        };
+        submit();
+        int32_t most = 0;
+        for (int32_t idle = 0; idle < 2;) {  // steps in which nobody could start
+            if (engine.usage().n_waiting == 0) {
+                submit();
+            }
+            const int32_t waiting = engine.usage().n_waiting;
+            engine.step();
+            const BatchUsage usage = engine.usage();
+            idle = usage.n_waiting == waiting && usage.n_prefilling == 0 ? idle + 1 : 0;
+            most = std::max(most, usage.n_decoding);
+        }
+        const BatchUsage usage = engine.usage();
+        of_full = of_full == 0 ? most : of_full;
+        const nlohmann::ordered_json line = {{"benchmark", "together"},
+                                             {"method", method},
+                                             {"keep", method == std::string("full") ? 1.0 : kKeep},
+                                             {"kv_type", kv_type_name(type)},
+                                             {"profile", profile},
+                                             {"n_prompt", n_prompt},
+                                             {"n_gen", n_gen},
+                                             {"kv_bytes", kv_bytes},
+                                             {"n_together", most},
+                                             {"of_full", static_cast<double>(most) / of_full},
+                                             {"kv_bytes_admitted", usage.kv_bytes_admitted},
+                                             {"kv_bytes_peak", usage.kv_bytes_peak}};
+        std::printf("%s\n", line.dump().c_str());
+        std::fflush(stdout);
+        for (const uint64_t id : ids) {
+            engine.cancel(id);
+        }
+        while (engine.step()) {
+        }
+        if (usage.kv_bytes_peak > kv_bytes) {
+            throw Error(ErrorCode::runtime, "the caches took " + std::to_string(usage.kv_bytes_peak) +
+                                                " bytes, the budget was " + std::to_string(kv_bytes));
+        }
+    }
+}
+
+/// Value below which a share of the ascending values lies (nearest rank).
+double quantile(const std::vector<double> & values, double share) {
+    const double rank = std::ceil(share * static_cast<double>(values.size())) - 1;
+    return values.at(static_cast<size_t>(std::max(rank, 0.0)));
+}
+
+void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_prompt) {
+    using Clock = std::chrono::steady_clock;
+    BatchEngine engine(model, {.max_sequences = n_seq + 1});
+    std::vector<uint64_t> ids;
+    for (int32_t i = 0; i < n_seq; ++i) {
+        ids.push_back(
+            engine.submit(request_of(*model, n_prompt / 4 * (1 + i % 4), 1 << 16, static_cast<uint32_t>(i) + 1)));
+    }
+    while (engine.usage().n_decoding < n_seq) {
+        engine.step();
+    }
+    // A step gives each running sequence one token: its time is the gap that all of them see.
+    const auto timed_step = [&](std::vector<double> & times) {
+        const auto start = Clock::now();
+        engine.step();
+        times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    };
+    std::vector<double> alone, beside;
+    for (int32_t i = 0; i < 32; ++i) {
+        timed_step(alone);
+    }
+    const auto start = Clock::now();
+    ids.push_back(engine.submit(request_of(*model, n_prompt, 1, 1000)));
+    do {
+        timed_step(beside);
+    } while (engine.usage().n_waiting + engine.usage().n_prefilling > 0);
+    const double prefill_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    for (std::vector<double> * times : {&alone, &beside}) {
+        std::sort(times->begin(), times->end());
+    }
+    const nlohmann::ordered_json line = {{"benchmark", "gap"},
+                                         {"n_seq", n_seq},
+                                         {"n_prompt", n_prompt},
+                                         {"n_gaps", beside.size()},
+                                         {"alone_ms_p50", quantile(alone, 0.5)},
+                                         {"gap_ms_p50", quantile(beside, 0.5)},
+                                         {"gap_ms_p99", quantile(beside, 0.99)},
+                                         {"gap_ms_max", beside.back()},
+                                         {"newcomer_ms", prefill_ms}};
+    std::printf("%s\n", line.dump().c_str());
+    for (const uint64_t id : ids) {
+        engine.cancel(id);
+    }
+    while (engine.step()) {
+    }
+}
+
+}  // namespace
+
+int main(int argc, char ** argv) {
+    const std::string mode = argc > 2 ? argv[1] : "";
+    const auto number = [&](int i, int otherwise) { return argc > i ? std::atoi(argv[i]) : otherwise; };
+    ModelOptions files;
+    files.model = argc > 2 ? argv[2] : "";
+    try {
+        if (mode == "together" && number(3, 0) > 0 && number(4, 2048) > 0 && number(5, 128) > 0) {
+            together(Model::load(files), static_cast<uint64_t>(number(3, 0)) << 20U, number(4, 2048), number(5, 128));
+        } else if (mode == "gap" && number(3, 4) > 0 && number(4, 2048) > 3) {
+            gap(Model::load(files), number(3, 4), number(4, 2048));
+        } else {
+            std::fprintf(stderr, "expected: together MODEL MIB [N_PROMPT N_GEN], or gap MODEL [N_SEQ N_PROMPT]\n");
+            return 2;
+        }
+        return 0;
+    } catch (const std::exception & e) {
+        std::fprintf(stderr, "%s\n", e.what());
+        return 1;
+    }
+}
