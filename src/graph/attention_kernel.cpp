@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Two passes over a range: keys to scores, values to the weighted sum. Both work on tiles of rows that stay in the L1
-// cache, in blocks of 32 elements (the blocks of q8_0 and q4_0). Rows are read once from memory, in the order in which
-// they lie, and converted once: in registers for few queries, into a tile of floats for many.
+// Two passes over a range: keys to scores, values to the weighted sum, in blocks of 32 elements (the blocks of q8_0 and
+// q4_0). Rows are read in the order in which they lie, which is what processors fetch ahead of; each is converted once,
+// in registers, for all query heads of the group (up to kMaxQueries), whose sums stay in registers.
 #include "graph/attention_kernel.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 // Loops over vectors in registers: GCC keeps the arrays in registers only where it unrolls them early.
 #undef KVSIEVE_UNROLL
 #if defined(__GNUC__) && !defined(__clang__)
-#define KVSIEVE_UNROLL _Pragma("GCC unroll 8")
+#define KVSIEVE_UNROLL _Pragma("GCC unroll 16")
 #else
 #define KVSIEVE_UNROLL
 #endif
@@ -36,16 +36,21 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int32_t kBlock = 32;         // elements
-constexpr int32_t kTileRows = 64;      // 16 KiB of f16 rows of 128
-constexpr int32_t kWideFloats = 4096;  // 16 KiB of converted rows
-constexpr int32_t kMaxDim = 1024;
-constexpr int32_t kMaxBlocks = kMaxDim / kBlock;
-constexpr size_t kLine = 64;     // bytes of a cache line
-constexpr size_t kAhead = 2048;  // bytes that rows are fetched before they are needed
+constexpr int32_t kBlock = 32;  // elements
 
 using F = hn::CappedTag<float, kBlock>;
 using V = hn::Vec<F>;
+constexpr size_t kLanes = hn::MaxLanes(F());
+constexpr size_t kPerBlock = kBlock / kLanes;          // vectors
+constexpr int kRegisters = kLanes >= 16 ? 32 : 16;     // of the processor, about
+constexpr int kMaxQueries = kRegisters == 32 ? 8 : 4;  // that are worked on together
+constexpr int kSums = kRegisters == 32 ? 24 : 8;       // that stay in registers
+constexpr auto kGroup = static_cast<int32_t>(kLanes);  // rows whose scores are summed together
+constexpr int32_t kMaxDim = 1024;
+/// Value rows that are walked through once for every few columns where these do not fit in registers all together.
+constexpr int32_t kTileRows = 16;
+constexpr size_t kLine = 64;  // bytes of a cache line
+static_assert(kRangeSlots % kGroup == 0);
 
 /// f16 rows: no scales.
 struct F16Row {
@@ -79,438 +84,342 @@ struct Q4Row {
         const bool high = i >= kBlock / 2;
         const auto x = hn::PromoteTo(wide, hn::LoadU(bytes, block + 2 + (high ? i - kBlock / 2 : i)));
         const auto nibble = high ? hn::ShiftRight<4>(x) : hn::And(x, hn::Set(wide, 15));
+        if constexpr (kLanes == 16) {
+            const V values = hn::Sub(hn::Iota(F(), 0.0F), hn::Set(F(), 8.0F));
+            return hn::TableLookupLanes(values, hn::IndicesFromVec(F(), nibble));
+        }
         return hn::ConvertTo(F(), hn::Sub(nibble, hn::Set(wide, 8)));
     }
 };
 
-/// Rows that were converted before, scales included.
-struct F32Row {
-    static constexpr size_t kBlockBytes = 4 * kBlock;
-    static constexpr bool kScaled = false;
-    static HWY_INLINE V load(const uint8_t * block, size_t i) {
-        return hn::LoadU(F(), reinterpret_cast<const float *>(block) + i);
-    }
-};
+/// Rows that cost more arithmetic than their bytes' way from memory are fetched kTileRows ahead. Of others the
+/// processor fetches more by itself, when they are read in the order in which they lie.
+template <class Row, int kQ>
+constexpr bool kFetch = kQ > 1 || Row::kScaled;
 
-/// Half precision scales of n rows as floats, [n][n_block].
-template <class Row>
-HWY_INLINE void gather_scales(const uint8_t * rows, size_t row_bytes, int32_t n, int32_t n_block, float * out) {
-    HWY_ALIGN uint16_t raw[kTileRows * kMaxBlocks];
-    uint16_t * to = raw;
-    for (int32_t r = 0; r < n; ++r) {
-        for (int32_t b = 0; b < n_block; ++b, ++to) {
-            std::memcpy(to, rows + static_cast<size_t>(r) * row_bytes + static_cast<size_t>(b) * Row::kBlockBytes, 2);
-        }
-    }
-    const F d;
-    const hn::Rebind<hwy::float16_t, F> half;
-    const size_t lanes = hn::Lanes(d);
-    const auto count = static_cast<size_t>(n) * static_cast<size_t>(n_block);
-    for (size_t i = 0; i < count; i += lanes) {  // both arrays are whole vectors long
-        hn::StoreU(hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(raw) + i)), d, out + i);
-    }
-}
-
-/// The elements behind the last whole block, which quantised rows do not have.
-template <class Row>
-HWY_INLINE float tail_element(const uint8_t * row, int32_t i) {
-    if constexpr (Row::kBlockBytes == 4 * kBlock) {
-        float x;
-        std::memcpy(&x, row + 4 * static_cast<size_t>(i), 4);
-        return x;
-    }
+/// The half precision number at `bytes`.
+HWY_INLINE float half_at(const uint8_t * bytes) {
     const hn::CappedTag<float, 1> one;
     const hn::Rebind<hwy::float16_t, decltype(one)> half;
-    return hn::GetLane(hn::PromoteTo(one, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(row) + i)));
+    return hn::GetLane(hn::PromoteTo(one, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(bytes))));
 }
 
-HWY_INLINE void fetch(const uint8_t * bytes, size_t n) {
-    for (size_t at = 0; at < n; at += kLine) {
-        hwy::Prefetch(bytes + at);
-    }
+/// An element behind the last whole block; f16 rows only, quantised ones have none.
+HWY_INLINE float tail_element(const uint8_t * row, int32_t i) {
+    return half_at(row + 2 * static_cast<size_t>(i));
 }
 
-/// scores[i][r] = scale * q[i] . k[r] for kQ queries and kR rows; scores are kRangeSlots apart.
-template <class Row, int kQ, int kR>
-HWY_INLINE void score_rows(const AttendRange & a, const float * q, const uint8_t * rows, const float * scales,
-                           float * scores) {
+/// The sums of kLanes vectors, [kLanes][kLanes] -> [kLanes].
+HWY_INLINE V sum_each(const float * vectors) {
     const F f;
-    const size_t lanes = hn::Lanes(f);
+    V v[kLanes];
+    KVSIEVE_UNROLL
+    for (size_t i = 0; i < kLanes; ++i) {
+        v[i] = hn::Load(f, vectors + i * kLanes);
+    }
+#if HWY_TARGET != HWY_SCALAR
+    KVSIEVE_UNROLL
+    for (size_t n = kLanes / 2; n > 0; n /= 2) {
+        KVSIEVE_UNROLL
+        for (size_t i = 0; i < n; ++i) {  // sums of neighbours, those of the first vector first
+            v[i] = hn::Add(hn::ConcatEven(f, v[2 * i + 1], v[2 * i]), hn::ConcatOdd(f, v[2 * i + 1], v[2 * i]));
+        }
+    }
+#endif
+    return v[0];
+}
+
+/// out[i][r] = q[i] . row r as kLanes partial sums, for kQ queries and kR rows. `out` are kGroup * kLanes floats apart
+/// for each query.
+template <class Row, int kQ, int kR>
+HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t * rows, float * out) {
+    const F f;
     const int32_t n_block = a.head_dim / kBlock;
     const auto d = static_cast<size_t>(a.head_dim);
-    V acc[kQ][kR];
+    constexpr size_t kWays = kQ * kR == 1 && !Row::kScaled ? std::min<size_t>(4, kPerBlock) : 1;  // hide latency
+    V acc[kQ][kR][kWays];
     KVSIEVE_UNROLL
     for (int i = 0; i < kQ; ++i) {
         KVSIEVE_UNROLL
         for (int r = 0; r < kR; ++r) {
-            acc[i][r] = hn::Zero(f);
-        }
-    }
-    constexpr bool kDirect = !Row::kScaled && kQ * kR >= 6;  // enough sums to hide the latency of one
-    V dot[kQ][kR];
-    for (int32_t b = 0; b < n_block; ++b) {
-        if constexpr (!kDirect) {
             KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                KVSIEVE_UNROLL
-                for (int r = 0; r < kR; ++r) {
-                    dot[i][r] = hn::Zero(f);
-                }
+            for (size_t w = 0; w < kWays; ++w) {
+                acc[i][r][w] = hn::Zero(f);
             }
         }
-        for (size_t e = 0; e < kBlock; e += lanes) {
-            V x[kR];
+    }
+    for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes) {
+        if constexpr (kFetch<Row, kQ>) {
             KVSIEVE_UNROLL
             for (int r = 0; r < kR; ++r) {
-                x[r] = Row::load(
-                    rows + static_cast<size_t>(r) * a.row_bytes + static_cast<size_t>(b) * Row::kBlockBytes, e);
-            }
-            KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                const V query =
-                    hn::LoadU(f, q + static_cast<size_t>(i) * d + static_cast<size_t>(b) * size_t{kBlock} + e);
-                KVSIEVE_UNROLL
-                for (int r = 0; r < kR; ++r) {
-                    V & to = kDirect ? acc[i][r] : dot[i][r];
-                    to = hn::MulAdd(x[r], query, to);
-                }
+                hwy::Prefetch(rows + static_cast<size_t>(kTileRows + r) * a.row_bytes);
             }
         }
-        if constexpr (!kDirect) {
-            KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                KVSIEVE_UNROLL
-                for (int r = 0; r < kR; ++r) {
-                    if constexpr (Row::kScaled) {
-                        acc[i][r] = hn::MulAdd(dot[i][r], hn::Set(f, scales[r * n_block + b]), acc[i][r]);
-                    } else {
-                        acc[i][r] = hn::Add(acc[i][r], dot[i][r]);
-                    }
-                }
-            }
-        }
-    }
-    KVSIEVE_UNROLL
-    for (int i = 0; i < kQ; ++i) {
-        KVSIEVE_UNROLL
-        for (int r = 0; r < kR; ++r) {
-            float s = hn::GetLane(hn::SumOfLanes(f, acc[i][r]));
-            for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
-                s += tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e) *
-                     q[static_cast<size_t>(i) * d + static_cast<size_t>(e)];
-            }
-            scores[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] = a.scale * s;
-        }
-    }
-}
-
-/// acc[i] += sum over kR rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart.
-template <class Row, int kQ, int kR>
-HWY_INLINE void add_rows(const AttendRange & a, const uint8_t * rows, const float * scales, const float * weights,
-                         float * acc, size_t stride) {
-    const F f;
-    constexpr size_t kLanes = hn::MaxLanes(F());
-    const int32_t n_block = a.head_dim / kBlock;
-    V w[kQ][kR];
-    KVSIEVE_UNROLL
-    for (int i = 0; i < kQ; ++i) {
-        KVSIEVE_UNROLL
-        for (int r = 0; r < kR; ++r) {
-            w[i][r] = hn::Set(f, weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)]);
-        }
-    }
-    for (int32_t b = 0; b < n_block; ++b) {
-        V scaled[kQ][kR];
-        KVSIEVE_UNROLL
-        for (int r = 0; r < kR; ++r) {
-            KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                if constexpr (Row::kScaled) {
-                    scaled[i][r] = hn::Mul(w[i][r], hn::Set(f, scales[r * n_block + b]));
-                } else {
-                    scaled[i][r] = w[i][r];
-                }
-            }
-        }
-        const uint8_t * block = rows + static_cast<size_t>(b) * Row::kBlockBytes;
-        KVSIEVE_UNROLL
-        for (size_t e = 0; e < kBlock; e += kLanes) {
-            V x[kR];
+        if constexpr (Row::kScaled && kQ <= 2) {  // scale the products' sums
             KVSIEVE_UNROLL
             for (int r = 0; r < kR; ++r) {
-                x[r] = Row::load(block + static_cast<size_t>(r) * a.row_bytes, e);
-            }
-            KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                float * out = acc + static_cast<size_t>(i) * stride + static_cast<size_t>(b) * size_t{kBlock} + e;
-                V sum = hn::LoadU(f, out);
-                KVSIEVE_UNROLL
-                for (int r = 0; r < kR; ++r) {
-                    sum = hn::MulAdd(x[r], scaled[i][r], sum);
-                }
-                hn::StoreU(sum, f, out);
-            }
-        }
-    }
-    for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
-        for (int i = 0; i < kQ; ++i) {
-            for (int r = 0; r < kR; ++r) {
-                acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)] +=
-                    weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] *
-                    tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e);
-            }
-        }
-    }
-}
-
-/// acc[i] += sum over n rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart. For rows in the L1
-/// cache, which are walked through once for every few columns.
-template <int kQ>
-HWY_INLINE void add_values(const AttendRange & a, const uint8_t * rows, int32_t n, const float * weights, float * acc,
-                           size_t stride) {
-    using Row = F32Row;
-    const F f;
-    constexpr size_t kLanes = hn::MaxLanes(F());
-    // whose sums stay in registers
-    constexpr size_t kVectors = std::min<size_t>(kQ >= 4 ? 2 : 4, kBlock / kLanes);
-    const int32_t n_block = a.head_dim / kBlock;
-    for (int32_t b = 0; b < n_block; ++b) {
-        for (size_t e = 0; e < kBlock; e += kVectors * kLanes) {
-            float * out = acc + static_cast<size_t>(b) * size_t{kBlock} + e;
-            V sum[kQ][kVectors];
-            KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
-                KVSIEVE_UNROLL
-                for (size_t j = 0; j < kVectors; ++j) {
-                    sum[i][j] = hn::LoadU(f, out + static_cast<size_t>(i) * stride + j * kLanes);
-                }
-            }
-            const uint8_t * block = rows + static_cast<size_t>(b) * Row::kBlockBytes;
-            for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
-                V w[kQ];
+                const uint8_t * block = rows + static_cast<size_t>(r) * a.row_bytes;
+                V dot[kQ];
                 KVSIEVE_UNROLL
                 for (int i = 0; i < kQ; ++i) {
-                    w[i] = hn::Set(f, weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)]);
+                    dot[i] = hn::Zero(f);
                 }
                 KVSIEVE_UNROLL
-                for (size_t j = 0; j < kVectors; ++j) {
-                    const V x = Row::load(block, e + j * kLanes);
+                for (size_t e = 0; e < kPerBlock; ++e) {
+                    const V x = Row::load(block, e * kLanes);
                     KVSIEVE_UNROLL
                     for (int i = 0; i < kQ; ++i) {
-                        sum[i][j] = hn::MulAdd(x, w[i], sum[i][j]);
+                        const V query = hn::LoadU(f, q + static_cast<size_t>(i) * d + e * kLanes);
+                        dot[i] = hn::MulAdd(x, query, dot[i]);
                     }
+                }
+                const V scale = hn::Set(f, half_at(block));
+                KVSIEVE_UNROLL
+                for (int i = 0; i < kQ; ++i) {
+                    acc[i][r][0] = hn::MulAdd(dot[i], scale, acc[i][r][0]);
+                }
+            }
+        } else {
+            V scale[kR];
+            if constexpr (Row::kScaled) {
+                KVSIEVE_UNROLL
+                for (int r = 0; r < kR; ++r) {
+                    scale[r] = hn::Set(f, half_at(rows + static_cast<size_t>(r) * a.row_bytes));
                 }
             }
             KVSIEVE_UNROLL
-            for (int i = 0; i < kQ; ++i) {
+            for (size_t e = 0; e < kPerBlock; ++e) {
+                V x[kR];
                 KVSIEVE_UNROLL
-                for (size_t j = 0; j < kVectors; ++j) {
-                    hn::StoreU(sum[i][j], f, out + static_cast<size_t>(i) * stride + j * kLanes);
+                for (int r = 0; r < kR; ++r) {
+                    x[r] = Row::load(rows + static_cast<size_t>(r) * a.row_bytes, e * kLanes);
+                    if constexpr (Row::kScaled) {
+                        x[r] = hn::Mul(x[r], scale[r]);
+                    }
+                }
+                KVSIEVE_UNROLL
+                for (int i = 0; i < kQ; ++i) {
+                    const V query = hn::LoadU(f, q + static_cast<size_t>(i) * d + e * kLanes);
+                    KVSIEVE_UNROLL
+                    for (int r = 0; r < kR; ++r) {
+                        acc[i][r][e % kWays] = hn::MulAdd(x[r], query, acc[i][r][e % kWays]);
+                    }
                 }
             }
         }
     }
+    KVSIEVE_UNROLL
+    for (int i = 0; i < kQ; ++i) {
+        KVSIEVE_UNROLL
+        for (int r = 0; r < kR; ++r) {
+            KVSIEVE_UNROLL
+            for (size_t w = 1; w < kWays; ++w) {
+                acc[i][r][0] = hn::Add(acc[i][r][0], acc[i][r][w]);
+            }
+            hn::Store(acc[i][r][0], f, out + (static_cast<size_t>(i) * kGroup + static_cast<size_t>(r)) * kLanes);
+        }
+    }
+}
+
+/// scores[i][r] = scale * q[i] . k[r] for kQ queries and all rows; scores are kRangeSlots apart.
+template <class Row, int kQ>
+void score(const AttendRange & a, const float * queries, float * scores) {
+    const F f;
+    constexpr int kR = kQ == 1 ? 1 : kQ <= kSums / 4 ? 4 : kQ <= kSums / 2 ? 2 : 1;
+    HWY_ALIGN float sums[kQ * kGroup * kLanes];
+    std::fill(std::begin(sums), std::end(sums), 0.0F);
+    HWY_ALIGN float q[kQ * kMaxDim];  // scaled, and no vector across two cache lines
+    for (int i = 0; i < kQ * a.head_dim; ++i) {
+        q[i] = a.scale * queries[i];
+    }
+    for (int32_t first = 0; first < a.n_rows; first += kGroup) {
+        const int32_t n = std::min(kGroup, a.n_rows - first);
+        const uint8_t * rows = a.k + static_cast<size_t>(first) * a.row_bytes;
+        int32_t r = 0;
+        for (; r + kR <= n; r += kR) {
+            dot_rows<Row, kQ, kR>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
+                                  sums + static_cast<size_t>(r) * kLanes);
+        }
+        if constexpr (kR > 1) {
+            for (; r < n; ++r) {
+                dot_rows<Row, kQ, 1>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
+                                     sums + static_cast<size_t>(r) * kLanes);
+            }
+        }
+        for (int i = 0; i < kQ; ++i) {
+            float * out = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(first);
+            hn::Store(sum_each(sums + static_cast<size_t>(i) * kGroup * kLanes), f, out);
+            for (int32_t e = a.head_dim / kBlock * kBlock; e < a.head_dim; ++e) {
+                for (int32_t t = 0; t < n; ++t) {
+                    out[t] += q[i * a.head_dim + e] * tail_element(rows + static_cast<size_t>(t) * a.row_bytes, e);
+                }
+            }
+        }
+    }
+}
+
+/// acc[i] += sum over n rows of weights[i][r] v[r], in the kV vectors from vector kFirst of `block` on; kV are a part
+/// of a block or several whole ones. acc are `stride` floats apart.
+template <class Row, int kQ, size_t kV, size_t kFirst>
+HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights, float * acc,
+                            size_t stride) {
+    const F f;
+    constexpr size_t kPart = std::min(kV, kPerBlock);
+    V sum[kQ][kV];
+    KVSIEVE_UNROLL
+    for (int i = 0; i < kQ; ++i) {
+        KVSIEVE_UNROLL
+        for (size_t j = 0; j < kV; ++j) {
+            sum[i][j] = hn::LoadU(f, acc + static_cast<size_t>(i) * stride + j * kLanes);
+        }
+    }
+    for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
+        if constexpr (kFetch<Row, kQ>) {
+            for (size_t at = 0; at < kV / kPart * Row::kBlockBytes; at += kLine) {
+                hwy::Prefetch(block + static_cast<size_t>(kTileRows) * a.row_bytes + at);
+            }
+        }
+        V w[kQ];
+        KVSIEVE_UNROLL
+        for (int i = 0; i < kQ; ++i) {
+            w[i] = hn::Set(f, weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)]);
+        }
+        KVSIEVE_UNROLL
+        for (size_t b = 0; b < kV / kPart; ++b) {
+            const uint8_t * from = block + b * Row::kBlockBytes;
+            V scale;
+            if constexpr (Row::kScaled) {
+                scale = hn::Set(f, half_at(from) * (kQ == 1 ? weights[r] : 1.0F));
+            }
+            KVSIEVE_UNROLL
+            for (size_t e = 0; e < kPart; ++e) {
+                V x = Row::load(from, (kFirst + e) * kLanes);
+                if constexpr (Row::kScaled && kQ > 1) {
+                    x = hn::Mul(x, scale);
+                }
+                KVSIEVE_UNROLL
+                for (int i = 0; i < kQ; ++i) {
+                    V & to = sum[i][b * kPart + e];
+                    to = hn::MulAdd(x, Row::kScaled && kQ == 1 ? scale : w[i], to);
+                }
+            }
+        }
+    }
+    KVSIEVE_UNROLL
+    for (int i = 0; i < kQ; ++i) {
+        KVSIEVE_UNROLL
+        for (size_t j = 0; j < kV; ++j) {
+            hn::StoreU(sum[i][j], f, acc + static_cast<size_t>(i) * stride + j * kLanes);
+        }
+    }
+}
+
+template <class Row, int kQ, size_t kV, size_t kFirst = 0>
+HWY_INLINE void add_block_parts(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights,
+                                float * acc, size_t stride) {
+    add_columns<Row, kQ, kV, kFirst>(a, block, n, weights, acc + kFirst * kLanes, stride);
+    if constexpr (kFirst + kV < kPerBlock) {
+        add_block_parts<Row, kQ, kV, kFirst + kV>(a, block, n, weights, acc, stride);
+    }
+}
+
+/// acc[i] = sum over all rows of weights[i][r] v[r], for kQ queries; acc are `stride` floats apart.
+template <class Row, int kQ>
+void add_values(const AttendRange & a, const float * weights, float * acc, size_t stride) {
+    constexpr size_t kFit = kSums / kQ;
+    constexpr size_t kV = kFit >= 8 ? 8 : kFit >= 4 ? 4 : kFit >= 2 ? 2 : 1;
+    constexpr int32_t kBlocks = kV > kPerBlock ? kV / kPerBlock : 1;
+    const int32_t n_block = a.head_dim / kBlock;
+    for (int i = 0; i < kQ; ++i) {
+        std::fill_n(acc + static_cast<size_t>(i) * stride, a.head_dim, 0.0F);
+    }
+    const int32_t step = kQ == 1 ? a.n_rows : kTileRows;
+    for (int32_t t = 0; t < a.n_rows; t += step, weights += step) {
+        const int32_t n = std::min(step, a.n_rows - t);
+        const uint8_t * rows = a.v + static_cast<size_t>(t) * a.row_bytes;
+        int32_t b = 0;
+        for (; b + kBlocks <= n_block; b += kBlocks) {
+            add_block_parts<Row, kQ, kV>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
+                                         acc + b * kBlock, stride);
+        }
+        if constexpr (kBlocks > 1) {
+            for (; b < n_block; ++b) {
+                add_block_parts<Row, kQ, kPerBlock>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
+                                                    acc + b * kBlock, stride);
+            }
+        }
+    }
+    weights -= (a.n_rows + step - 1) / step * step;
     for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
         for (int i = 0; i < kQ; ++i) {
-            float sum = acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)];
-            for (int32_t r = 0; r < n; ++r) {
+            float & sum = acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)];
+            for (int32_t r = 0; r < a.n_rows; ++r) {
                 sum += weights[static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(r)] *
-                       tail_element<Row>(rows + static_cast<size_t>(r) * a.row_bytes, e);
-            }
-            acc[static_cast<size_t>(i) * stride + static_cast<size_t>(e)] = sum;
-        }
-    }
-}
-
-/// Converts n rows to floats, [n][d].
-template <class Row>
-HWY_INLINE void convert_rows(const AttendRange & a, const uint8_t * rows, int32_t n, const float * scales,
-                             float * out) {
-    const F f;
-    const size_t lanes = hn::Lanes(f);
-    const int32_t n_block = a.head_dim / kBlock;
-    for (int32_t r = 0; r < n; ++r, rows += a.row_bytes, out += a.head_dim) {
-        fetch(rows + kAhead, a.row_bytes);
-        for (int32_t b = 0; b < n_block; ++b) {
-            for (size_t e = 0; e < kBlock; e += lanes) {
-                V x = Row::load(rows + static_cast<size_t>(b) * Row::kBlockBytes, e);
-                if constexpr (Row::kScaled) {
-                    x = hn::Mul(x, hn::Set(f, scales[r * n_block + b]));
-                }
-                hn::StoreU(x, f, out + static_cast<size_t>(b) * size_t{kBlock} + e);
+                       tail_element(a.v + static_cast<size_t>(r) * a.row_bytes, e);
             }
         }
-        for (int32_t e = n_block * kBlock; e < a.head_dim; ++e) {
-            out[e] = tail_element<Row>(rows, e);
-        }
     }
 }
 
-/// Queries that share one conversion of a row: as many as leave their sums in registers.
-constexpr int kMaxQuery = hn::MaxLanes(F()) >= 16 ? 4 : hn::MaxLanes(F()) >= 8 ? 2 : 1;
-constexpr int kMaxWideQuery = 4;
-
-/// Calls pass(std::integral_constant<int, kQ>, first query) over all queries, with kQ = kMax as long as it fits.
-template <int kMax, class Pass>
-HWY_INLINE void over_queries(int32_t n_query, Pass && pass) {
-    int32_t i = 0;
-    if constexpr (kMax >= 4) {
-        for (; i + 4 <= n_query; i += 4) {
-            pass(std::integral_constant<int, 4>(), i);
-        }
-    }
-    if constexpr (kMax >= 3) {
-        for (; i + 3 <= n_query; i += 3) {
-            pass(std::integral_constant<int, 3>(), i);
-        }
-    }
-    if constexpr (kMax >= 2) {
-        for (; i + 2 <= n_query; i += 2) {
-            pass(std::integral_constant<int, 2>(), i);
-        }
-    }
-    for (; i < n_query; ++i) {
-        pass(std::integral_constant<int, 1>(), i);
-    }
-}
-
-struct Buffers {
-    HWY_ALIGN float scales[kTileRows * kMaxBlocks];
-    HWY_ALIGN float wide[kWideFloats];
-};
-
-/// Calls work(Row or F32Row, range, rows, n, first row) tile by tile over the rows at `base`. Where more queries share
-/// the rows than one conversion serves, a tile is converted to floats once; the range passed on has that row size.
-template <class Row, class Work>
-HWY_INLINE void over_tiles(const AttendRange & a, const uint8_t * base, Buffers & buffers, Work && work) {
-    const bool wide = a.n_query > kMaxQuery;
-    const int32_t n_block = a.head_dim / kBlock;
-    const int32_t step = wide ? std::min(kTileRows, kWideFloats / a.head_dim) : kTileRows;
-    AttendRange as_floats = a;
-    as_floats.row_bytes = sizeof(float) * static_cast<size_t>(a.head_dim);
-    for (int32_t t = 0; t < a.n_rows; t += step) {
-        const int32_t n = std::min(step, a.n_rows - t);
-        const uint8_t * rows = base + static_cast<size_t>(t) * a.row_bytes;
-        if constexpr (Row::kScaled) {
-            gather_scales<Row>(rows, a.row_bytes, n, n_block, buffers.scales);
-        }
-        if (wide) {
-            convert_rows<Row>(a, rows, n, buffers.scales, buffers.wide);
-            work(F32Row(), as_floats, reinterpret_cast<const uint8_t *>(buffers.wide), n, t);
-        } else {
-            work(Row(), a, rows, n, t);
-        }
-    }
-}
-
-/// What query i of the range contributes: s becomes exp(s - max), zero behind the last row.
+/// What a query of the range contributes: s becomes exp(s - max), zero behind the last row.
 HWY_INLINE PartialHead soften(float * s, int32_t n_rows) {
     const F f;
-    const size_t lanes = hn::Lanes(f);
-    const float max = *std::max_element(s, s + n_rows);
-    const size_t padded = (static_cast<size_t>(n_rows) + lanes - 1) / lanes * lanes;
-    std::fill(s + n_rows, s + padded, -HUGE_VALF);
+    const auto n = static_cast<size_t>(n_rows);
+    const size_t padded = (n + kLanes - 1) / kLanes * kLanes;
+    std::fill(s + n, s + padded, -HUGE_VALF);
+    V max = hn::Load(f, s);
+    for (size_t r = kLanes; r < padded; r += kLanes) {
+        max = hn::Max(max, hn::Load(f, s + r));
+    }
+    max = hn::MaxOfLanes(f, max);
     V sum = hn::Zero(f);
-    for (size_t r = 0; r < padded; r += lanes) {
-        const V x = hn::Exp(f, hn::Sub(hn::LoadU(f, s + r), hn::Set(f, max)));
-        hn::StoreU(x, f, s + r);
+    for (size_t r = 0; r < padded; r += kLanes) {
+        const V x = hn::Exp(f, hn::Sub(hn::Load(f, s + r), max));
+        hn::Store(x, f, s + r);
         sum = hn::Add(sum, x);
     }
-    return {max, hn::GetLane(hn::SumOfLanes(f, sum))};
+    return {hn::GetLane(max), hn::GetLane(hn::SumOfLanes(f, sum))};
 }
 
-/// Rows that kQ queries look at together: their sums stay in registers.
 template <class Row, int kQ>
-constexpr int kRowsOf = kQ == 1   ? (Row::kScaled ? 4 : 8)
-                        : kQ == 2 ? (Row::kScaled ? 2 : 4)
-                        : kQ == 3 ? 3
-                                  : 2;
-
-template <class Row>
-void attend(const AttendRange & a, float * partial, float * weights_out, size_t weights_stride) {
-    constexpr int32_t kQueries = 8;  // whose scores are held at a time
-    HWY_ALIGN float scores[kQueries * kRangeSlots];
-    Buffers buffers;
-    const auto d = static_cast<size_t>(a.head_dim);
+void attend_together(const AttendRange & a, const float * q, float * partial, float * weights_out,
+                     size_t weights_stride) {
+    HWY_ALIGN float scores[kQ * kRangeSlots];
     const size_t stride = partial_floats(a.head_dim);
-
-    for (int32_t first = 0; first < a.n_query; first += kQueries) {
-        const int32_t n_query = std::min(kQueries, a.n_query - first);
-        over_tiles<Row>(a, a.k, buffers,
-                        [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
-                            using Tile = decltype(kind);
-                            constexpr bool kWide = std::is_same_v<Tile, F32Row>;
-                            const int32_t n_block = range.head_dim / kBlock;
-                            over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
-                                constexpr int kQ = decltype(k_q)::value;
-                                constexpr int kR = kRowsOf<Tile, kQ>;
-                                const float * q = range.q + static_cast<size_t>(first + i) * d;
-                                float * out = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
-                                int32_t r = 0;
-                                for (; r + kR <= n; r += kR) {
-                                    const uint8_t * row = rows + static_cast<size_t>(r) * range.row_bytes;
-                                    if (!kWide && i == 0) {
-                                        fetch(row + kAhead, kR * range.row_bytes);
-                                    }
-                                    score_rows<Tile, kQ, kR>(range, q, row, buffers.scales + r * n_block, out + r);
-                                }
-                                for (; r < n; ++r) {
-                                    score_rows<Tile, kQ, 1>(range, q, rows + static_cast<size_t>(r) * range.row_bytes,
-                                                            buffers.scales + r * n_block, out + r);
-                                }
-                            });
-                        });
-        for (int32_t i = 0; i < n_query; ++i) {
-            float * s = scores + static_cast<size_t>(i) * kRangeSlots;
-            float * out = partial + static_cast<size_t>(first + i) * stride;
-            const PartialHead head = soften(s, a.n_rows);
-            out[0] = head.max;
-            out[1] = head.sum;
-            std::fill(out + 2, out + stride, 0.0F);
-            if (weights_out != nullptr) {
-                std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(first + i) * weights_stride);
-            }
+    score<Row, kQ>(a, q, scores);
+    for (int i = 0; i < kQ; ++i) {
+        float * s = scores + static_cast<size_t>(i) * kRangeSlots;
+        const PartialHead head = soften(s, a.n_rows);
+        partial[static_cast<size_t>(i) * stride] = head.max;
+        partial[static_cast<size_t>(i) * stride + 1] = head.sum;
+        if (weights_out != nullptr) {
+            std::copy_n(s, a.n_rows, weights_out + static_cast<size_t>(i) * weights_stride);
         }
-        over_tiles<Row>(
-            a, a.v, buffers,
-            [&](auto kind, const AttendRange & range, const uint8_t * rows, int32_t n, int32_t t) HWY_ATTR {
-                using Tile = decltype(kind);
-                constexpr bool kWide = std::is_same_v<Tile, F32Row>;
-                over_queries<kWide ? kMaxWideQuery : kMaxQuery>(n_query, [&](auto k_q, int32_t i) HWY_ATTR {
-                    constexpr int kQ = decltype(k_q)::value;
-                    const float * weights = scores + static_cast<size_t>(i) * kRangeSlots + static_cast<size_t>(t);
-                    float * acc = partial + static_cast<size_t>(first + i) * stride + 2;
-                    if constexpr (kWide) {
-                        add_values<kQ>(range, rows, n, weights, acc, stride);
-                    } else {
-                        constexpr int kR = kQ == 1 ? 4 : 2;
-                        const int32_t n_block = range.head_dim / kBlock;
-                        int32_t r = 0;
-                        for (; r + kR <= n; r += kR) {
-                            const uint8_t * row = rows + static_cast<size_t>(r) * range.row_bytes;
-                            if (i == 0) {
-                                fetch(row + kAhead, kR * range.row_bytes);
-                            }
-                            add_rows<Tile, kQ, kR>(range, row, buffers.scales + r * n_block, weights + r, acc, stride);
-                        }
-                        for (; r < n; ++r) {
-                            add_rows<Tile, kQ, 1>(range, rows + static_cast<size_t>(r) * range.row_bytes,
-                                                  buffers.scales + r * n_block, weights + r, acc, stride);
-                        }
-                    }
-                });
-            });
+    }
+    add_values<Row, kQ>(a, scores, partial + 2, stride);
+}
+
+/// The queries of the range, as many together as leave their sums in registers.
+template <class Row, int kQ = kMaxQueries>
+void attend(const AttendRange & a, int32_t first, float * partial, float * weights, size_t weights_stride) {
+    for (; first + kQ <= a.n_query; first += kQ) {
+        const auto i = static_cast<size_t>(first);
+        attend_together<Row, kQ>(a, a.q + i * static_cast<size_t>(a.head_dim), partial + i * partial_floats(a.head_dim),
+                                 weights == nullptr ? nullptr : weights + i * weights_stride, weights_stride);
+    }
+    if constexpr (kQ > 1) {
+        attend<Row, kQ - 1>(a, first, partial, weights, weights_stride);
     }
 }
 
 void attend_dispatch(const AttendRange & range, float * partial, float * weights, size_t weights_stride) {
     switch (range.type) {
         case KvType::f16:
-            return attend<F16Row>(range, partial, weights, weights_stride);
+            return attend<F16Row>(range, 0, partial, weights, weights_stride);
         case KvType::q8_0:
-            return attend<Q8Row>(range, partial, weights, weights_stride);
+            return attend<Q8Row>(range, 0, partial, weights, weights_stride);
         case KvType::q4_0:
-            return attend<Q4Row>(range, partial, weights, weights_stride);
+            return attend<Q4Row>(range, 0, partial, weights, weights_stride);
     }
 }
 
