@@ -22,6 +22,7 @@ void ModelArgs::add_to(CLI::App & app) {
          "A chat template that libllama knows, or 'none' [the model's own]");
     add_integer(app, "-c,--ctx-size", n_ctx, 0, INT32_MAX, "Most tokens of the conversation; 0 = the model's context")
         ->group("Model");
+    app.add_flag("--no-repack", no_repack, "Leave quantised matrices as they lie in the file")->group("Model");
     add_integer(app, "-t,--threads", n_threads, 0, 512, "Threads; 0 = one for each core")->group("Model");
 }
 
@@ -54,5 +55,6 @@ ModelOptions ModelArgs::files() const {
         files.probes = probes;
     }
     files.n_threads = n_threads;
+    files.repack = !no_repack;
     return files;
 }

@@ -13,6 +13,7 @@ struct ModelArgs {
     std::string model, mmproj, probes, chat_template;
     int32_t n_ctx = 0;
     int32_t n_threads = 0;
+    bool no_repack = false;
 
     void add_to(CLI::App & app);
     /// Refuses what does not belong together, before a file is opened.

@@ -247,9 +247,10 @@ nlohmann::ordered_json turn_json(const RunSetup & setup, const Session & session
                        {"n_decoded", times.n_decoded},
                        {"prefill_tok_s", tokens_per_second(answer.n_prompt, times.prefill_ms)},
                        {"decode_tok_s", tokens_per_second(times.n_decoded, times.decode_ms)}};
-    json["model"] = {
-        {"path", setup.files.model.string()}, {"name", model.name},         {"architecture", model.architecture},
-        {"fingerprint", model.fingerprint},   {"n_layer", model.n_layer},   {"n_head", model.n_head},
-        {"n_head_kv", model.n_head_kv},       {"head_dim", model.head_dim}, {"weight_bytes", model.weight_bytes}};
+    json["model"] = {{"path", setup.files.model.string()}, {"name", model.name},
+                     {"architecture", model.architecture}, {"fingerprint", model.fingerprint},
+                     {"n_layer", model.n_layer},           {"n_head", model.n_head},
+                     {"n_head_kv", model.n_head_kv},       {"head_dim", model.head_dim},
+                     {"weight_bytes", model.weight_bytes}, {"packed_bytes", model.packed_bytes}};
     return json;
 }

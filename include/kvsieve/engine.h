@@ -24,6 +24,9 @@ struct ModelOptions {
     /// Probe queries recorded with this model (kvsieve profile --method sieve); without them, methods that observe
     /// probes take the prompt's own last queries.
     std::optional<std::filesystem::path> probes = std::nullopt;
+    /// Copies quantised matrices into the layout that this processor multiplies fastest, as llama.cpp does; the file's
+    /// pages are let go. Off: every weight is read where it lies in the file.
+    bool repack = true;
 };
 
 /// What a model's metadata says.
@@ -42,6 +45,7 @@ struct ModelInfo {
     int32_t n_vocab = 0;
     int32_t n_ctx_train = 0;
     uint64_t weight_bytes = 0;  ///< of the language model's tensors
+    uint64_t packed_bytes = 0;  ///< of the copies of matrices in the processor's layout
     bool has_vision = false;
     int32_t n_probe = 0;  ///< probe queries per layer and head; 0 = the model came without any
 };

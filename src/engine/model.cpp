@@ -86,15 +86,19 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
                                               ": positions with several components are not supported by architecture " +
                                               info.architecture);
     }
+    Weights weights(file);
+    const std::unique_ptr<Decoder> decoder = make_decoder(file, weights, 0);
+    if (options.repack) {
+        packed = std::make_unique<PackedWeights>(file, weights.matrices(), n_threads);
+        info.packed_bytes = packed->bytes();
+    }
     if (options.mmproj) {
         vision.emplace(*options.mmproj, text, n_threads);
         info.has_vision = true;
         info.vision_fingerprint = vision->fingerprint();
     }
     if (options.probes) {
-        Weights weights(file);
-        probes =
-            std::make_unique<ProbeFile>(*options.probes, make_decoder(file, weights, 0)->config(), info.fingerprint);
+        probes = std::make_unique<ProbeFile>(*options.probes, decoder->config(), info.fingerprint);
         info.probes_fingerprint = probes->fingerprint();
         info.n_probe = probes->n_probe();
     }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "gguf/gguf_file.h"
+#include "graph/packed_weights.h"
 #include "graph/probes.h"
 #include "kvsieve/engine.h"
 #include "text/text_model.h"
@@ -22,7 +23,8 @@ struct Model::Impl {
     TextModel text;
     std::optional<VisionEncoder> vision;
     int32_t n_threads = 1;
-    std::unique_ptr<const ProbeFile> probes;  // nullptr: the model has none
+    std::unique_ptr<const PackedWeights> packed;  // nullptr: all matrices are read from the file
+    std::unique_ptr<const ProbeFile> probes;      // nullptr: the model has none
 
     /// The probes, and the factors of the output projections, which are made when they are first asked for.
     /// Thread-safe.

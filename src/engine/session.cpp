@@ -59,7 +59,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
       options(std::move(options_)),
       n_ctx(options.n_ctx == 0 ? model->info().n_ctx_train : options.n_ctx),
       runner(parts().n_threads),
-      weights(parts().file),
+      weights(parts().file, parts().packed.get()),
       decoder(make_decoder(parts().file, weights, n_ctx)),
       from_registry(method_ == nullptr),
       method(method_ != nullptr ? std::move(method_) : make_method(options.method, options.method_options)),

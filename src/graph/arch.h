@@ -59,7 +59,7 @@ class Decoder {
     virtual Qkv qkv(const GraphBuilder & b, int32_t il, ggml_tensor * residual, ggml_tensor * positions) const = 0;
     /// What RoPE divides the frequencies of layer `il` by, [rope.n_dims / 2], or nullptr.
     [[nodiscard]] virtual const float * rope_factors(int32_t il) const = 0;
-    /// The output projection of layer `il`, [n_head * head_dim, n_embd].
+    /// The output projection of layer `il`, [n_head * head_dim, n_embd], in the file's order of bytes.
     [[nodiscard]] virtual const ggml_tensor * output_projection(int32_t il) const = 0;
     /// The next residual stream [n_embd, n] from the last one and the heads' outputs [head_dim * n_head, n].
     virtual ggml_tensor * finish_layer(const GraphBuilder & b, int32_t il, ggml_tensor * residual,

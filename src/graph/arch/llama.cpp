@@ -21,7 +21,8 @@ struct LlamaLayer {
     ggml_tensor * bq = nullptr;
     ggml_tensor * bk = nullptr;
     ggml_tensor * bv = nullptr;
-    ggml_tensor * wo = nullptr;  // [n_head head_dim, n_embd]
+    ggml_tensor * wo = nullptr;          // [n_head head_dim, n_embd]
+    ggml_tensor * wo_in_file = nullptr;  // the same, in the file's order
     ggml_tensor * bo = nullptr;
     ggml_tensor * ffn_norm = nullptr;
     ggml_tensor * gate = nullptr;  // [n_embd, n_ff]
@@ -51,9 +52,9 @@ class Llama final : public Decoder {
 
         tok_embd_ = weights.require("token_embd.weight", {embd, config_.n_vocab});
         output_norm_ = weights.require("output_norm.weight", {embd});
-        output_ = weights.optional("output.weight", {embd, config_.n_vocab});
+        output_ = weights.optional_matrix("output.weight", embd, config_.n_vocab);
         if (output_ == nullptr) {
-            output_ = tok_embd_;
+            output_ = weights.require_matrix("token_embd.weight", embd, config_.n_vocab);
         }
         const std::string scaling = file.get_str("llama.rope.scaling.type", "linear");
         // one table serves all layers; long contexts may have their own
@@ -70,23 +71,24 @@ class Llama final : public Decoder {
             LlamaLayer & layer = layers_[il];
             const std::string blk = "blk." + std::to_string(il) + ".";
             layer.attn_norm = weights.require(blk + "attn_norm.weight", {embd});
-            layer.wqkv = weights.optional(blk + "attn_qkv.weight", {embd, q_dim + 2 * kv});
+            layer.wqkv = weights.optional_matrix(blk + "attn_qkv.weight", embd, q_dim + 2 * kv);
             if (layer.wqkv == nullptr) {
-                layer.wq = weights.require(blk + "attn_q.weight", {embd, q_dim});
-                layer.wk = weights.require(blk + "attn_k.weight", {embd, kv});
-                layer.wv = weights.require(blk + "attn_v.weight", {embd, kv});
+                layer.wq = weights.require_matrix(blk + "attn_q.weight", embd, q_dim);
+                layer.wk = weights.require_matrix(blk + "attn_k.weight", embd, kv);
+                layer.wv = weights.require_matrix(blk + "attn_v.weight", embd, kv);
             } else {
                 layer.bqkv = weights.optional(blk + "attn_qkv.bias", {q_dim + 2 * kv});
             }
             layer.bq = weights.optional(blk + "attn_q.bias", {q_dim});
             layer.bk = weights.optional(blk + "attn_k.bias", {kv});
             layer.bv = weights.optional(blk + "attn_v.bias", {kv});
-            layer.wo = weights.require(blk + "attn_output.weight", {q_dim, embd});
+            layer.wo = weights.require_matrix(blk + "attn_output.weight", q_dim, embd);
+            layer.wo_in_file = weights.require(blk + "attn_output.weight", {q_dim, embd});
             layer.bo = weights.optional(blk + "attn_output.bias", {embd});
             layer.ffn_norm = weights.require(blk + "ffn_norm.weight", {embd});
-            layer.gate = weights.require(blk + "ffn_gate.weight", {embd, ff});
-            layer.up = weights.require(blk + "ffn_up.weight", {embd, ff});
-            layer.down = weights.require(blk + "ffn_down.weight", {ff, embd});
+            layer.gate = weights.require_matrix(blk + "ffn_gate.weight", embd, ff);
+            layer.up = weights.require_matrix(blk + "ffn_up.weight", embd, ff);
+            layer.down = weights.require_matrix(blk + "ffn_down.weight", ff, embd);
             layer.gate_b = weights.optional(blk + "ffn_gate.bias", {ff});
             layer.up_b = weights.optional(blk + "ffn_up.bias", {ff});
             layer.down_b = weights.optional(blk + "ffn_down.bias", {embd});
@@ -140,7 +142,7 @@ class Llama final : public Decoder {
     }
 
     [[nodiscard]] const ggml_tensor * output_projection(int32_t il) const override {
-        return layers_[static_cast<size_t>(il)].wo;
+        return layers_[static_cast<size_t>(il)].wo_in_file;
     }
 
     ggml_tensor * finish_layer(const GraphBuilder & b, int32_t il, ggml_tensor * residual,
