@@ -36,6 +36,7 @@ namespace {
 constexpr const char * kQuestion = "What is to be seen here?";
 constexpr int32_t kCheckTokens = 512;  // of the prompt
 constexpr int32_t kCheckSteps = 8;
+constexpr int32_t kFirstVisual = 4;
 constexpr double kMaxKl = 0.01;  // mean; libllama's two attention paths differ by 0.004 on 4-bit weights
 
 struct BenchArgs {
@@ -45,14 +46,17 @@ struct BenchArgs {
     std::string prompt_tokens;  ///< as typed; empty: not given
     std::string batch;          ///< the same
     std::vector<std::string> images;
+    int32_t n_visual = 0;
     int32_t n_gen = 64;
     int32_t n_repeat = 3;
+    bool bare = false;
     bool json = false;
 };
 
 /// What is fed: made-up text of `n_tokens`, or a question about images.
 struct Work {
     int32_t n_tokens = 0;
+    int32_t n_visual = 0;  ///< of them, from kFirstVisual on
     Turn turn;
 };
 
@@ -98,7 +102,12 @@ std::vector<int32_t> made_up_tokens(const ModelInfo & info, int32_t n) {
 }
 
 std::span<const float> feed(Session & session, const ModelInfo & info, const Work & work) {
-    return work.turn.images.empty() ? session.feed(made_up_tokens(info, work.n_tokens)) : session.feed(work.turn, true);
+    if (!work.turn.images.empty()) {
+        return session.feed(work.turn, true);
+    }
+    std::vector<uint8_t> visual_mask(static_cast<size_t>(work.n_tokens));
+    std::fill_n(visual_mask.begin() + std::min(kFirstVisual, work.n_tokens), work.n_visual, uint8_t{1});
+    return session.feed(made_up_tokens(info, work.n_tokens), visual_mask);
 }
 
 std::span<const float> feed(Session & session, int32_t token) {
@@ -150,6 +159,7 @@ void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions opt
         return;
     }
     work.n_tokens = std::min(work.n_tokens, kCheckTokens);
+    work.n_visual = std::min(work.n_visual, kCheckTokens / 2);
     Session ours(model, options);
     options.decode_kernel = false;
     Session reference(model, options);
@@ -210,7 +220,8 @@ Measured measure(const std::shared_ptr<const Model> & model, const SessionOption
         out.kv_bytes_peak = std::max(session.peak_kv_bytes(), reserved);
         out.rss_bytes = std::max(out.rss_bytes, resident_bytes());
         session.reset();
-        if (out.keep < 1.0 || options.method_options.profile) {  // else nothing is observed
+        const bool observed = out.keep < 1.0 || options.method_options.profile.has_value();
+        if (observed && !args.bare) {
             feed(unobserved, model->info(), work);
             out.observe_ms.push_back(timings.prefill_ms - unobserved.timings().prefill_ms);
             unobserved.reset();
@@ -238,7 +249,9 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
     line["threads"] = args.model.threads();
     line["prefill_tps"] = 1e3 * m.n_prompt / quantile(m.prefill_ms, 0.5);
     line["ttft_ms"] = quantile(m.ttft_ms, 0.5);
-    line["observe_ms"] = quantile(m.observe_ms, 0.5);
+    if (!args.bare) {
+        line["observe_ms"] = quantile(m.observe_ms, 0.5);
+    }
     line["plan_ms"] = quantile(m.plan_ms, 0.5);
     line["compact_ms"] = quantile(m.compact_ms, 0.5);
     line["decode_tps"] = 1e3 * n_seq * static_cast<double>(m.step_ms.size()) / decode_ms;
@@ -258,7 +271,9 @@ std::string table_head() {
 }
 
 std::string table_row(const nlohmann::ordered_json & line) {
-    const auto ms = [&](const char * name) { return format_ms(line[name].get<double>()); };
+    const auto ms = [&](const char * name) {
+        return line.contains(name) ? format_ms(line[name].get<double>()) : std::string("-");
+    };
     const auto bytes = [&](const char * name) { return format_bytes(line[name].get<uint64_t>()); };
     return fmt::format(
         "{:>7} {:>5} {:<12} {:>5.3g} {:>4}  {:>9.1f} {:>9} {:>9} {:>9} {:>9}  {:>8.2f} {:>8} {:>8}  {:>10} {:>10} "
@@ -287,6 +302,9 @@ std::vector<Work> works_of(const BenchArgs & args) {
         if (!args.prompt_tokens.empty()) {
             refuse("--prompt-tokens and --image exclude each other: the images make the prompt");
         }
+        if (args.n_visual > 0) {
+            refuse("--visual and --image exclude each other: the images' tokens are visual");
+        }
         Work work;
         work.turn.text = kQuestion;
         work.turn.images.assign(args.images.begin(), args.images.end());
@@ -297,7 +315,11 @@ std::vector<Work> works_of(const BenchArgs & args) {
     }
     for (const int32_t n :
          numbers_of("--prompt-tokens", args.prompt_tokens.empty() ? "2048" : args.prompt_tokens, INT32_MAX / 2)) {
-        out.push_back({n, {}});
+        if (args.n_visual > 0 && args.n_visual > n - kFirstVisual - 1) {
+            refuse(fmt::format("--visual {} leaves no room for text in {} tokens; expected at most {}", args.n_visual,
+                               n, std::max(0, n - kFirstVisual - 1)));
+        }
+        out.push_back({n, args.n_visual, {}});
     }
     return out;
 }
@@ -328,8 +350,10 @@ void bench(const BenchArgs & args) {
                 work.n_tokens > 0) {  // what is measured does not depend on what it was trained for
                 options.n_ctx = std::max(model->info().n_ctx_train, work.n_tokens + args.n_gen + 1);
             }
-            progress.update("checking", -1.0);
-            check_kernel(model, options, work, *std::ranges::max_element(batches));
+            if (!args.bare) {
+                progress.update("checking", -1.0);
+                check_kernel(model, options, work, *std::ranges::max_element(batches));
+            }
             for (const int32_t n_seq : batches) {
                 const auto line = line_of(measure(model, options, work, n_seq, args, progress), options, n_seq, args);
                 if (args.json) {
@@ -350,6 +374,7 @@ void add_bench_command(CLI::App & app) {
     const auto o = std::make_shared<BenchArgs>();
     command->add_option("--prompt-tokens", o->prompt_tokens, "Lengths of the prompts, made-up text [2048]")
         ->type_name("N,...");
+    add_integer(*command, "--visual", o->n_visual, 0, INT32_MAX / 2, "Of the made-up tokens, so many count as visual");
     command->add_option("--image", o->images, "Instead: a question about this image; may be repeated")
         ->type_name("FILE")
         ->expected(1)
@@ -364,6 +389,7 @@ void add_bench_command(CLI::App & app) {
     command->get_option("--keep")
         ->description("Fractions of the rows kept, as in 1,0.2: a case each")
         ->type_name("R,...");
+    command->add_flag("--bare", o->bare, "No check of the kernel, and no unobserved prefill beside (observe_ms)");
     command->add_flag("--json", o->json, "JSON lines instead of a table");
     command->callback([o] { bench(*o); });
 }

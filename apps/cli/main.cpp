@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-#include <cstdio>
+#include <cstdio>  // defines __GLIBC__
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <exception>
 #include <new>
 #include <string>
@@ -61,6 +64,9 @@ int run_program(int argc, char ** argv) {
 
 int main(int argc, char ** argv) {
     kvsieve::install_abort_handler();
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);  // else glibc keeps freed buffers of a prompt below its heap's top
+#endif
     try {
         return run_program(argc, argv);
     } catch (const kvsieve::Error & e) {

@@ -193,6 +193,8 @@ class Session {
     /// Low level, for evaluation and tests. Prefills text tokens (first call) or extends the cache by them;
     /// returns the last position's logits, [n_vocab], valid until the next call.
     std::span<const float> feed(std::span<const int32_t> tokens);
+    /// The same; methods take the tokens whose mask is not 0 for visual ones. `visual_mask` is as long as `tokens`.
+    std::span<const float> feed(std::span<const int32_t> tokens, std::span<const uint8_t> visual_mask);
     /// The same for a turn of text and images, without generating. `render` = false takes the text as it is.
     std::span<const float> feed(const Turn & turn, bool render, const Callbacks & callbacks = {});
 

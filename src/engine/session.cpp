@@ -546,6 +546,22 @@ std::span<const float> Session::feed(std::span<const int32_t> tokens) {
     return impl_->logits;
 }
 
+std::span<const float> Session::feed(std::span<const int32_t> tokens, std::span<const uint8_t> visual_mask) {
+    if (visual_mask.size() != tokens.size()) {
+        throw Error(ErrorCode::invalid_argument, "the visual mask has " + std::to_string(visual_mask.size()) +
+                                                     " entries, expected " + std::to_string(tokens.size()) +
+                                                     ", one for each token");
+    }
+    impl_->timings = {};
+    Prompt prompt = build_prompt(impl_->parts().text, tokens, impl_->n_processed);
+    for (size_t i = 0; i < visual_mask.size(); ++i) {
+        prompt.visual_mask[i] = visual_mask[i] != 0 ? 1 : 0;
+        prompt.n_visual += prompt.visual_mask[i];
+    }
+    impl_->process(prompt, 0, {});
+    return impl_->logits;
+}
+
 std::span<const float> Session::feed(const Turn & turn, bool render, const Callbacks & callbacks) {
     Impl & s = *impl_;
     s.timings = {};

@@ -64,6 +64,8 @@ TEST(BenchCommand, WhateverIsWrongIsOneSentence) {
     const std::pair<std::vector<std::string>, const char *> cases[] = {
         {{"--prompt-tokens", "10,x"}, "--prompt-tokens has 'x'"},
         {{"--prompt-tokens", "10", "--image", "a.png"}, "exclude each other"},
+        {{"--visual", "10", "--image", "models/examples/form_1.png"}, "exclude each other"},
+        {{"--visual", "60", "--prompt-tokens", "64"}, "leaves no room for text"},
         {{"--keep", "0.5,2", "--method", "prefixkv"}, "2"},
         {{"--batch", "0"}, "--batch has '0'"},
         {{"--batch", "2", "--decode-attention", "ggml"}, "decode kernel"},

@@ -3,8 +3,12 @@
 // Prints one JSON line; a process of its own, because freed memory of other tests would blur the numbers.
 #include <sys/resource.h>
 
+#include <cstdlib>  // __GLIBC__
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -26,6 +30,9 @@ int main(int argc, char ** argv) {
         std::fprintf(stderr, "usage: memory_probe MODEL METHOD KEEP TOKENS CYCLES\n");
         return 2;
     }
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);  // as kvsieve does: docs/memory.md
+#endif
     const auto model = kvsieve::Model::load({argv[1], {}, 2});
     kvsieve::SessionOptions options;
     options.method = argv[2];
