@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(command):
-    """Its output; the processes wait for each other's threads without spinning, as nothing else is to run."""
+    """Its stdout and stderr; ends the program where the command failed."""
     result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     if result.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} ended with {result.returncode}:\n{result.stderr[-2000:]}")
