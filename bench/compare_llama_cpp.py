@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("kernel", "decode", "long", "quantised", "prefill", "image")
 
 
 def run(command):
@@ -31,12 +32,12 @@ class Bench:
         self.args = args
         self.rows = []  # of all tables, for --json
 
-    def llama(self, n_prompt, n_seq, n_gen):
+    def llama(self, n_prompt, n_seq, n_gen, kv_type="f16"):
         """One run of the batched benchmark: one prompt, shared by all sequences, then their tokens together."""
         n_ctx = n_seq * (n_prompt + n_gen) + 256
         out, err = run([self.args.llama / "llama-batched-bench", "-m", self.args.model, "-c", n_ctx, "-b", 2048, "-ub", 512,
                         "-npp", n_prompt, "-ntg", n_gen, "-npl", n_seq, "-pps", "-t", self.args.threads,
-                        "-tb", self.args.threads, "-fa", "on", "--output-format", "jsonl", "-ngl", 0])
+                        "-tb", self.args.threads, "-fa", "on", "-ctk", kv_type, "-ctv", kv_type, "--output-format", "jsonl", "-ngl", 0])
         lines = json_lines(out) or json_lines(err)
         if len(lines) != 1:
             sys.exit(f"llama-batched-bench printed {len(lines)} results, expected 1:\n{out}\n{err[-2000:]}")
@@ -85,6 +86,17 @@ class Bench:
                 a, b = [x["decode_tps"] for x in ours], [x["decode_tps"] for x in theirs]
                 self.add("decode", f"prompt {n_prompt}, batch {n_seq}, {method} keep {keep}, {kv_type}", goal, a, b,
                          [x / y for x, y in zip(a, b)], "tok/s")
+
+    def quantised(self):
+        """Rows of the same rotated types in both, nothing evicted."""
+        self.head("Decoding behind 2,048 tokens with quantised rows in both, nothing evicted", "tok/s")
+        types = ["q8_0", "q4_0"]
+        measures = [lambda t=t: self.llama(2048, 4, self.args.gen, t) for t in types]
+        measures += [lambda t=t: self.kvsieve(2048, 4, self.args.gen, "full", 1, t) for t in types]
+        *results, = self.alternate(*measures)
+        for kv_type, theirs, ours in zip(types, results[:2], results[2:]):
+            a, b = [x["decode_tps"] for x in ours], [x["decode_tps"] for x in theirs]
+            self.add("quantised", f"prompt 2048, batch 4, {kv_type}", "", a, b, [x / y for x, y in zip(a, b)], "tok/s")
 
     def prefill(self):
         self.head("Time of a prompt of 2,048 tokens (ratio: kvsieve's time / llama.cpp's)", "ms")
@@ -149,7 +161,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gen", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", default="decode,prefill,long,image,kernel")
+    parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     bench = Bench(args)
@@ -160,16 +172,17 @@ def main():
                                                                (8, ">= 2.0", ">= 4.0"))],
                                        "Decoding behind 2,048 tokens"),
         "long": lambda: bench.decode([(4096, 8, [("prefixkv", 0.1, "q8_0", ">= 8")])], "Decoding behind 4,096 tokens"),
+        "quantised": bench.quantised,
         "prefill": bench.prefill,
         "image": bench.image,
     }
     only = args.only.split(",")
-    if unknown := [p for p in only if p not in parts]:
-        sys.exit(f"--only has {unknown[0]}; expected {', '.join(parts)}")
+    if unknown := [p for p in only if p not in PARTS]:
+        sys.exit(f"--only has {unknown[0]}; expected {', '.join(PARTS)}")
     start = time.time()
-    for name, part in parts.items():
+    for name in PARTS:
         if name in only:
-            part()
+            parts[name]()
     print(f"\n{args.rounds} rounds, {args.threads} threads, {time.time() - start:.0f} s", flush=True)
     if args.json:
         with tempfile.NamedTemporaryFile("w", dir=args.json.parent, delete=False) as f:

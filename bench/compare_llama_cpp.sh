@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # kvsieve beside llama.cpp's own batched benchmark, built from the same sources: both run alternately on a model of
 # random weights (24 layers x 2048, 16 heads x 128, Q4_0), and ratios are printed with their spread.
-#   bench/compare_llama_cpp.sh [--rounds N] [--threads N] [--only decode,prefill,long,image,kernel] [--json FILE]
+#   bench/compare_llama_cpp.sh [--rounds N] [--threads N] [--only kernel,decode,long,quantised,prefill,image] [--json FILE]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup.sh

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""How a decode step's time grows with the prompt's length and the number of sequences: a table, and a plot as SVG.
+
+    pip install matplotlib
+    bench/cost_growth.py build/release/bin [-o docs/img/cost_growth.svg] [--json FILE] [--threads N] [--layers N]
+
+A model of random weights in the shape of compare_llama_cpp.sh's (2048 wide, 16 heads x 128, Q4_0), of which N layers
+are computed (2 as delivered; 24 make the whole model), with PrefixKV at keep 0.2 and 0.1 and with everything kept. The
+line fitted through all steps, t = t0 + n_seq t1 + bytes / rate, says at which rate the rows are read; it stands beside
+what plain reading reaches in the same run.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
+BATCHES = [1, 4, 16]
+KEEPS = ["1", "0.2", "0.1"]
+COLOURS = {1: "#4477aa", 4: "#228833", 16: "#cc6677"}
+STYLES = {"1": "-", "0.2": "--", "0.1": ":"}
+
+
+def run(command):
+    """The JSON lines that it prints; ends the program where the command failed."""
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))} ended with {result.returncode}:\n{result.stderr[-2000:]}")
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def measure(kvsieve, model, threads, gen):
+    rows = []
+    for keep in KEEPS:
+        method = ["--method", "full"] if keep == "1" else ["--method", "prefixkv", "--keep", keep]
+        for n in LENGTHS:
+            for line in run([kvsieve, "bench", "-m", model, "--prompt-tokens", n, "--batch", ",".join(map(str, BATCHES)),
+                             "--gen", gen, "--repeat", 1, "--bare", "--threads", threads, "--json", *method]):
+                rows.append({"n_prompt": n, "n_seq": line["n_seq"], "keep": keep, "kv_bytes": line["kv_bytes"],
+                             "step_ms": line["step_ms_p50"]})
+                print(f"| {n} | {line['n_seq']} | {keep} | {line['kv_bytes'] / 1e6:.1f} | {line['step_ms_p50']:.2f} |",
+                      flush=True)
+    return rows
+
+
+def fit(rows):
+    """t0, t1 (ms) and the rate (GB/s) with the least relative error."""
+    t = np.array([r["step_ms"] for r in rows])
+    a = np.array([[1.0, r["n_seq"], r["kv_bytes"] / 1e6] for r in rows]) / t[:, None]
+    (t0, t1, ms_per_mb), *_ = np.linalg.lstsq(a, np.ones(len(t)), rcond=None)
+    error = np.abs(a @ [t0, t1, ms_per_mb] - 1.0)
+    return t0, t1, 1.0 / ms_per_mb, float(np.median(error)), float(error.max())
+
+
+def plot(rows, fitted, read_gbps, n_layer, path):
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "kvsieve", "font.family": "sans-serif", "font.size": 9})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for n_seq in BATCHES:
+        for keep in KEEPS:
+            line = [r for r in rows if r["n_seq"] == n_seq and r["keep"] == keep]
+            left.plot([r["n_prompt"] for r in line], [r["step_ms"] for r in line], STYLES[keep], color=COLOURS[n_seq],
+                      marker=".", label=f"batch {n_seq}, keep {keep}")
+        some = [r for r in rows if r["n_seq"] == n_seq]
+        right.plot([r["kv_bytes"] / 1e6 for r in some], [r["step_ms"] for r in some], "o", ms=4, color=COLOURS[n_seq],
+                   label=f"batch {n_seq}")
+    t0, t1, rate, *_ = fitted
+    mb = np.geomspace(min(r["kv_bytes"] for r in rows), max(r["kv_bytes"] for r in rows)) / 1e6
+    for n_seq in BATCHES:
+        right.plot(mb, t0 + n_seq * t1 + mb / rate, "-", lw=0.8, color=COLOURS[n_seq])
+    right.plot(mb, mb / read_gbps, "-", lw=0.8, color="0.5", label=f"plain reading, {read_gbps:.0f} GB/s")
+    for axes, what in ((left, "tokens of the prompt"), (right, "rows read, MB")):
+        axes.set(xscale="log", yscale="log", xlabel=what, ylabel=f"step, ms ({n_layer} layers)")
+        axes.grid(which="major", lw=0.3)
+        axes.legend(fontsize=7, frameon=False)
+    left.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
+    left.minorticks_off()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bin", type=Path, help="where kvsieve and kvsieve_attention_cost lie")
+    parser.add_argument("-o", "--out", type=Path, default=Path("cost_growth.svg"))
+    parser.add_argument("--json", type=Path, help="what was measured; plotted again without measuring where it exists")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--gen", type=int, default=16)
+    args = parser.parse_args()
+    if args.json and args.json.exists():
+        result = json.loads(args.json.read_text())
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / "model.gguf"
+            run([args.bin / "kvsieve", "make-model", "-o", model, "--layers", args.layers, "--width", 2048, "--heads", 16,
+                 "--kv-heads", 16, "--head-dim", 128, "--ff", 5632, "--vocab", 32000, "--ctx", 32768, "--type", "q4_0"])
+            print("| prompt | batch | keep | rows, MB | step, ms |\n|---|---|---|---|---|")
+            read = [x["read_gbps"] for x in run([args.bin / "kvsieve_attention_cost", 2048, args.threads, 3])]
+            result = {"read_gbps": max(read), "rows": measure(args.bin / "kvsieve", model, args.threads, args.gen)}
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1))
+    fitted = fit(result["rows"])
+    t0, t1, rate, median, worst = fitted
+    print(f"\nstep = {t0:.2f} ms + {t1:.2f} ms a sequence + rows at {rate:.1f} GB/s (plain reading {result['read_gbps']:.1f}); "
+          f"error {100 * median:.0f} % in the median, {100 * worst:.0f} % at most")
+    plot(result["rows"], fitted, result["read_gbps"], args.layers, args.out)
+
+
+if __name__ == "__main__":
+    main()
