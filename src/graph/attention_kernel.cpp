@@ -92,10 +92,12 @@ struct Q4Row {
     }
 };
 
-/// Rows that cost more arithmetic than their bytes' way from memory are fetched kTileRows ahead. Of others the
-/// processor fetches more by itself, when they are read in the order in which they lie.
+/// Rows that cost more arithmetic than their bytes' way from memory are fetched kAhead rows before their turn. Of
+/// others the processor fetches more by itself, when they are read in the order in which they lie.
 template <class Row, int kQ>
 constexpr bool kFetch = kQ > 1 || Row::kScaled;
+template <class Row>
+constexpr size_t kAhead = Row::kScaled ? 32 : 16;
 
 /// The half precision number at `bytes`.
 HWY_INLINE float half_at(const uint8_t * bytes) {
@@ -152,7 +154,7 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
         if constexpr (kFetch<Row, kQ>) {
             KVSIEVE_UNROLL
             for (int r = 0; r < kR; ++r) {
-                hwy::Prefetch(rows + static_cast<size_t>(kTileRows + r) * a.row_bytes);
+                hwy::Prefetch(rows + (kAhead<Row> + static_cast<size_t>(r)) * a.row_bytes);
             }
         }
         if constexpr (Row::kScaled && kQ <= 2) {  // scale the products' sums
@@ -276,7 +278,7 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
     for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
         if constexpr (kFetch<Row, kQ>) {
             for (size_t at = 0; at < kV / kPart * Row::kBlockBytes; at += kLine) {
-                hwy::Prefetch(block + static_cast<size_t>(kTileRows) * a.row_bytes + at);
+                hwy::Prefetch(block + kAhead<Row> * a.row_bytes + at);
             }
         }
         V w[kQ];
