@@ -118,10 +118,13 @@ class Bench:
 
         def theirs():
             _, err = run([self.args.llama / "llama-mtmd-cli", "-m", model, "--mmproj", mmproj, "--image", image, "-p",
-                          question, "-t", self.args.threads, "-n", 64, "--temp", 0, "--perf", "--no-warmup"])
-            pick = lambda pattern: sum(float(x) for x in re.findall(pattern, err))
-            return {"first_ms": pick(r"image (?:slice )?encoded in (\d+) ms") + pick(r"prompt eval time = +([\d.]+) ms"),
-                    "decode_tps": pick(r"(?<!prompt )eval time = .*?([\d.]+) tokens per second")}
+                          question, "-t", self.args.threads, "-n", 64, "--temp", 0, "--perf", "--no-warmup", "-lv", 4])
+            def pick(pattern):
+                found = re.search(pattern, err)
+                return float(found[1]) if found else sys.exit(f"llama-mtmd-cli printed no '{pattern}':\n{err[-2000:]}")
+            # counted from the text before the image on: the encoding is in it
+            return {"first_ms": pick(r"prompt eval time = +([\d.]+) ms"),
+                    "decode_tps": pick(r"(?<!prompt) eval time = .*?([\d.]+) tokens per second")}
 
         def ours(method, keep):
             answer = json.loads(run([self.args.kvsieve / "kvsieve", "run", "--image", image, "-p", question, "--method",

@@ -30,6 +30,7 @@ class Conversation {
     /// Reads questions and commands from standard input until its end or /quit. `images` belong to the first
     /// question. On a terminal an Error is shown and the conversation goes on.
     void interact(std::vector<std::filesystem::path> images);
+    [[nodiscard]] const kvsieve::Answer & last_answer() const { return last_; }
 
   private:
     enum class Next { go_on, quit };

@@ -78,7 +78,7 @@ void run_eval(EvalArgs & args) {
     options.measure.n_predict = args.n_predict;
     options.skip_bad = args.skip_bad;
     const Shard shard = parse_shard(args.shard);
-    const DataSet data = read_data(args.data, {.skip_bad = args.skip_bad, .answers_needed = true});
+    const DataSet data = read_data(args.data, {.skip_bad = args.skip_bad, .prompts_only = false});
     for (const BadLine & line : data.bad) {
         fmt::print(stderr, "left out: {}\n", line.why);
     }

@@ -5,9 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
+#include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -34,49 +34,53 @@ struct ProfileArgs {
     MethodArgs method;
     std::string data, output, system, shard = "1/1";
     int32_t n_probe = 256, n_predict = 256, max_rows = 64, limit = 0;
+    std::vector<const CLI::Option *> of_sieve;  ///< options that only sieve takes
 };
 
 [[noreturn]] void refuse(const std::string & sentence) {
-    throw Error(ErrorCode::bad_input, sentence);
+    throw Error(ErrorCode::invalid_argument, sentence);
 }
 
-/// Lines {"prompt": TEXT, "image": FILE} (or "images": [FILE, ...]); paths are relative to the file.
-std::vector<Turn> read_samples(const fs::path & path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file || !fs::is_regular_file(path)) {
-        refuse("the calibration samples '" + path.string() + "' cannot be read");
+/// The samples that were chosen, and what takes the first question of each to a session or a recorder.
+class Calibration {
+  public:
+    explicit Calibration(const ProfileArgs & args)
+        : data_(read_data(args.data, {.skip_bad = false, .prompts_only = true})),
+          chosen_(select_samples(data_.samples.size(), static_cast<size_t>(args.limit), parse_shard(args.shard))) {
+        if (chosen_.empty()) {
+            refuse(fmt::format("--shard {} leaves none of {} samples", args.shard, data_.samples.size()));
+        }
+        args.model.check(std::ranges::any_of(data_.samples, [](const Sample & s) { return !s.images.empty(); }));
+        check_writable(args.output);
+        progress_.update("loading", -1.0);
     }
-    std::vector<Turn> out;
-    size_t n_line = 0;
-    for (std::string line; std::getline(file, line);) {
-        ++n_line;
-        if (line.find_first_not_of(" \t\r") == std::string::npos) {
-            continue;
+
+    /// Calls `with_turn(Turn)` or `with_tokens(span)` for each.
+    void for_each(const char * what, const auto & with_turn, const auto & with_tokens) {
+        size_t n_done = 0;
+        for (const size_t i : chosen_) {
+            progress_.update(what, static_cast<double>(n_done++) / static_cast<double>(chosen_.size()));
+            const Sample & sample = data_.samples[i];
+            const Question & first = sample.turns[0];
+            if (!first.prompt_tokens.empty()) {
+                with_tokens(std::span<const int32_t>(first.prompt_tokens));
+                continue;
+            }
+            for (const fs::path & image : sample.images) {
+                static_cast<void>(load_question_image(image));
+            }
+            with_turn(Turn{first.prompt, sample.images});
         }
-        const std::string where = fmt::format("{}, line {}", path.string(), n_line);
-        const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (!json.is_object() || !json.contains("prompt") || !json["prompt"].is_string()) {
-            refuse(where + ": expected a JSON object with a text named prompt");
-        }
-        Turn turn{.text = json["prompt"].get<std::string>(), .images = {}};
-        nlohmann::json images = json.value("images", nlohmann::json::array());
-        if (json.contains("image")) {
-            images.push_back(json["image"]);
-        }
-        if (!images.is_array() ||
-            std::any_of(images.begin(), images.end(), [](const auto & image) { return !image.is_string(); })) {
-            refuse(where + ": expected the name of a file as image, or a list of such names as images");
-        }
-        for (const auto & image : images) {
-            turn.images.push_back(path.parent_path() / image.get<std::string>());
-        }
-        out.push_back(std::move(turn));
     }
-    if (out.empty()) {
-        refuse(path.string() + " has no samples, expected one JSON object per line");
-    }
-    return out;
-}
+    [[nodiscard]] const std::string & sha256() const { return data_.sha256; }
+    [[nodiscard]] size_t size() const { return chosen_.size(); }
+    [[nodiscard]] Progress & progress() { return progress_; }
+
+  private:
+    DataSet data_;
+    std::vector<size_t> chosen_;
+    Progress progress_{TerminalStyle::of_stderr()};
+};
 
 /// f_l / T of a plan.
 std::vector<double> forgotten(const Plan & plan, const PromptShape & prompt) {
@@ -90,94 +94,91 @@ std::vector<double> forgotten(const Plan & plan, const PromptShape & prompt) {
     return out;
 }
 
-/// Probe queries of the model's own answers, for method sieve.
-void record_probes(const ProfileArgs & args) {
-    const DataSet data = read_data(args.data, {.skip_bad = false, .answers_needed = false});
-    args.model.check(std::ranges::any_of(data.samples, [](const Sample & s) { return !s.images.empty(); }));
-    check_writable(args.output);
-    Progress progress(TerminalStyle::of_stderr());
-    progress.update("loading", -1.0);
-    const auto model = Model::load(args.model.files());
+SessionOptions session_options(const ProfileArgs & args) {
     SessionOptions options;
     options.n_ctx = args.model.n_ctx;
     options.chat_template = args.model.chat_template;
     options.system = args.system;
-    ProbeRecorder recorder(model, options, args.max_rows);
+    return options;
+}
+
+Callbacks until_interrupted() {
     Callbacks callbacks;
     callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
+    return callbacks;
+}
+
+/// Probe queries of the model's own answers, for method sieve.
+void record_probes(const ProfileArgs & args) {
+    if (!args.method.keep.empty() || !args.method.set.empty()) {
+        refuse("the probes of sieve do not depend on --keep or --set; give them to the command that uses the probes");
+    }
+    Calibration samples(args);
+    const auto model = Model::load(args.model.files());
+    ProbeRecorder recorder(model, session_options(args), args.max_rows);
+    const Callbacks callbacks = until_interrupted();
     const InterruptGuard interrupts;
     const GenerateOptions generate{.n_predict = args.n_predict, .stop = {}, .sampling = {}};
-    const auto chosen = select_samples(data.samples.size(), static_cast<size_t>(args.limit), parse_shard(args.shard));
-    size_t n_done = 0;
-    for (const size_t i : chosen) {
-        progress.update("answers", static_cast<double>(n_done++) / static_cast<double>(chosen.size()));
-        const Sample & sample = data.samples[i];
-        const Question & first = sample.turns[0];
-        if (first.prompt_tokens.empty()) {
-            recorder.add(Turn{first.prompt, sample.images}, generate, callbacks);
-        } else {
-            recorder.add(first.prompt_tokens, generate, callbacks);
-        }
-    }
-    progress.update("clusters", -1.0);
+    samples.for_each(
+        "answers", [&](const Turn & turn) { recorder.add(turn, generate, callbacks); },
+        [&](std::span<const int32_t> tokens) { recorder.add(tokens, generate, callbacks); });
+    samples.progress().update("clusters", -1.0);
     ProbeData probes = recorder.probes(args.n_probe, args.model.threads());
-    probes.data_sha256 = data.sha256;
+    probes.data_sha256 = samples.sha256();
     write_probes(args.output, probes);
-    progress.hide();
+    samples.progress().hide();
     fmt::print(stderr, "{}: {} answers, {} tokens, {} probes for each of {} layers x {} heads\n", args.output,
                probes.n_samples, recorder.n_rows(), probes.n_probe, probes.n_layer, probes.n_head);
 }
 
-void profile(const ProfileArgs & args) {
-    if (args.method.method == "sieve") {
-        return record_probes(args);
-    }
+/// The mean of a method's budgets per layer.
+void average_budgets(const ProfileArgs & args) {
     const MethodChoice choice = args.method.resolve();
-    if (!method_info(choice.method).takes_profile || choice.options.profile) {
-        throw Error(ErrorCode::invalid_argument,
-                    choice.options.profile
-                        ? "kvsieve profile makes a profile; give --keep, not --profile"
-                        : "method " + choice.method + " takes no profile; one that does is prefixkv");
+    if (choice.options.profile) {
+        refuse("kvsieve profile makes a profile; give --keep, not --profile");
     }
-    const std::vector<Turn> samples = read_samples(args.data);
-    args.model.check(std::any_of(samples.begin(), samples.end(), [](const Turn & s) { return !s.images.empty(); }));
-    check_writable(args.output);
-    const TerminalStyle style = TerminalStyle::of_stderr();
-    Progress progress(style);
-    progress.update("loading", -1.0);
+    if (!method_info(choice.method).takes_profile) {
+        refuse("method " + choice.method + " takes no profile; one that does is prefixkv");
+    }
+    for (const CLI::Option * const option : args.of_sieve) {
+        if (option->count() > 0) {
+            refuse(option->get_name() + " is an option of sieve's probes; " + choice.method + " generates no answers");
+        }
+    }
+    Calibration samples(args);
     const auto model = Model::load(args.model.files());
-    SessionOptions options;
+    SessionOptions options = session_options(args);
     options.method = choice.method;
     options.method_options = choice.options;
-    options.n_ctx = args.model.n_ctx;
-    options.chat_template = args.model.chat_template;
-    options.system = args.system;
     options.force_compaction = true;
     Session session(model, options);
-    Callbacks callbacks;
-    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
+    const Callbacks callbacks = until_interrupted();
     const InterruptGuard interrupts;
-    std::vector<double> sum(static_cast<size_t>(model->info().n_layer), 0.0);
-    size_t n_done = 0;
-    for (const Turn & sample : samples) {
-        progress.update("calibration", static_cast<double>(n_done) / static_cast<double>(samples.size()));
-        session.reset();
-        for (const fs::path & image : sample.images) {
-            static_cast<void>(load_question_image(image));
-        }
-        static_cast<void>(session.feed(sample, true, callbacks));
+    Profile out{.forget = std::vector<double>(static_cast<size_t>(model->info().n_layer), 0.0),
+                .model_fingerprint = model->info().fingerprint,
+                .method = choice.method};
+    const auto add_plan = [&] {
         const std::vector<double> forget = forgotten(*session.plan(), session.prompt_shape());
-        std::transform(forget.begin(), forget.end(), sum.begin(), sum.begin(), std::plus<>());
-        ++n_done;
-    }
-    progress.hide();
-    Profile out{.forget = sum, .model_fingerprint = model->info().fingerprint, .method = choice.method};
+        std::ranges::transform(out.forget, forget, out.forget.begin(), std::plus<>());
+        session.reset();
+    };
+    samples.for_each(
+        "calibration",
+        [&](const Turn & turn) {
+            static_cast<void>(session.feed(turn, true, callbacks));
+            add_plan();
+        },
+        [&](std::span<const int32_t> tokens) {
+            static_cast<void>(session.feed(tokens));
+            add_plan();
+        });
     double mean = 0.0;
     for (double & forget : out.forget) {
         forget /= static_cast<double>(samples.size());
         mean += forget / static_cast<double>(out.forget.size());
     }
     write_profile(args.output, out);
+    samples.progress().hide();
     fmt::print(stderr, "{}: {} samples, {} layers, {:.2f} % forgotten on average\n", args.output, samples.size(),
                out.forget.size(), 100.0 * mean);
 }
@@ -185,24 +186,25 @@ void profile(const ProfileArgs & args) {
 }  // namespace
 
 void add_profile_command(CLI::App & app) {
-    CLI::App * const command =
-        app.add_subcommand("profile", "Average a method's budgets per layer over calibration samples");
+    CLI::App * const command = app.add_subcommand(
+        "profile", "Calibrate a method: budgets averaged over samples, or the probe queries of sieve");
     const auto args = std::make_shared<ProfileArgs>();
     args->method.method = "prefixkv";
     args->model.add_to(*command);
-    command->add_option("--data", args->data, "Samples: lines {\"prompt\": TEXT, \"image\": FILE}")
+    command->add_option("--data", args->data, "Samples: a data set as of eval; answers and ids may be missing")
         ->type_name("FILE")
         ->required();
     command->add_option("--system", args->system, "System message")->type_name("TEXT");
     command->add_option("-o,--output", args->output, "The profile: JSON, or the probes of sieve as GGUF")
         ->type_name("FILE")
         ->required();
-    add_integer(*command, "--n-probe", args->n_probe, 1, 65536, "sieve: probe queries for each layer and head");
-    add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "sieve: most tokens of an answer");
-    add_integer(*command, "--max-rows", args->max_rows, 1, INT32_MAX, "sieve: most tokens recorded of one answer");
-    add_integer(*command, "--limit", args->limit, 0, INT32_MAX, "sieve: samples, spread evenly over the set; 0 = all");
-    command->add_option("--shard", args->shard, "sieve: only every N-th sample from the I-th on")->type_name("I/N");
+    add_integer(*command, "--limit", args->limit, 0, INT32_MAX, "Samples, spread evenly over the set; 0 = all");
+    command->add_option("--shard", args->shard, "Only every N-th sample from the I-th on")->type_name("I/N");
+    args->of_sieve = {
+        add_integer(*command, "--n-probe", args->n_probe, 1, 65536, "sieve: probe queries for each layer and head"),
+        add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "sieve: most tokens of an answer"),
+        add_integer(*command, "--max-rows", args->max_rows, 1, INT32_MAX, "sieve: most tokens recorded of one answer")};
     args->method.add_to(*command);
     command->get_option("--method")->default_str(args->method.method);
-    command->callback([args] { profile(*args); });
+    command->callback([args] { args->method.method == "sieve" ? record_probes(*args) : average_budgets(*args); });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -11,7 +12,9 @@
 #include "cache_args.h"
 #include "commands.h"
 #include "conversation.h"
+#include "engine/probe_recorder.h"
 #include "grammar.h"
+#include "interrupt.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 #include "kvsieve/log.h"
@@ -29,9 +32,11 @@ namespace {
 
 constexpr int64_t kMaxInt = 2147483647;
 constexpr size_t kMaxTextBytes = size_t{64} << 20U;
+constexpr int32_t kRowsOfAnAnswer = 64;  // most tokens that --learn records
+constexpr int32_t kLearnedProbes = 256;  // most probes of a file that --learn begins
 
 struct RunOptions {
-    std::string prompt, system, overlay, grammar;
+    std::string prompt, system, overlay, grammar, learn;
     std::vector<std::string> images, stop;
     ModelArgs model;
     CacheArgs cache;
@@ -97,10 +102,42 @@ void check(const RunOptions & options) {
     if (!options.overlay.empty() && options.images.empty()) {
         refuse("--overlay draws on an image; give one with --image");
     }
+    if (!options.learn.empty()) {
+        if (options.interactive) {
+            refuse("--learn records the answer to one question; leave out -i");
+        }
+        if (options.method.method != "full" || !options.method.scorer.empty() ||
+            options.cache.decode_policy != "default") {
+            refuse(
+                "--learn records what answers look at when nothing was evicted; it needs --method full and the "
+                "default decode policy");
+        }
+        check_writable(options.learn);
+    }
 }
 
 void show_log() {
     set_log_callback([](LogLevel, std::string_view line) { fmt::print(stderr, "{}\n", line); }, LogLevel::info);
+}
+
+/// Adds the queries of an answer to those of the model, and writes them.
+void learn(const std::shared_ptr<const Model> & model, const SessionOptions & options, const Turn & turn,
+           const Answer & answer, const RunOptions & run, Progress & progress) {
+    if (answer.tokens.empty()) {
+        return;
+    }
+    progress.update("learning", -1.0);
+    Callbacks callbacks;
+    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
+    const InterruptGuard interrupts;
+    ProbeRecorder recorder(model, options, kRowsOfAnAnswer);
+    recorder.start_from_model();
+    recorder.add_answer(turn, answer.tokens, callbacks);
+    const ProbeData probes = recorder.probes(std::max(model->info().n_probe, kLearnedProbes), run.model.threads());
+    write_probes(run.learn, probes);
+    progress.hide();
+    fmt::print(stderr, "{}: {} probes that stand for {} tokens of {} answers\n", run.learn, probes.n_probe,
+               probes.n_rows, probes.n_samples);
 }
 
 void run(const RunOptions & options) {
@@ -140,6 +177,9 @@ void run(const RunOptions & options) {
     Progress progress(style);
     progress.update("loading", -1.0);
     setup.files = options.model.files();
+    if (!options.learn.empty() && options.model.probes.empty() && fs::exists(options.learn)) {
+        setup.files.probes = options.learn;
+    }
     const auto model = Model::load(setup.files);
     setup.model = model->info();
     session_options.n_ctx = options.model.n_ctx;
@@ -152,7 +192,11 @@ void run(const RunOptions & options) {
     Conversation conversation(setup, std::move(session), generate, std::move(show), style, progress);
     std::vector<fs::path> images(options.images.begin(), options.images.end());
     if (options.has_prompt) {
-        conversation.ask({.text = prompt, .images = std::exchange(images, {})});
+        const Turn turn{.text = prompt, .images = std::exchange(images, {})};
+        conversation.ask(turn);
+        if (!options.learn.empty()) {
+            learn(model, session_options, turn, conversation.last_answer(), options, progress);
+        }
     }
     if (options.interactive) {
         conversation.interact(std::move(images));
@@ -213,6 +257,8 @@ void add_run_command(CLI::App & app) {
           {
               command->add_flag("--json", o->json, "Only a JSON object for each answer on standard output"),
               text("--overlay", o->overlay, "PNG", "Draw which visual tokens were kept"),
+              text("--learn", o->learn, "FILE",
+                   "With --method full: add the queries of this answer to a file of probes for method sieve"),
               command->add_flag("-v,--verbose", o->verbose, "Messages of the libraries below on standard error"),
           });
     command->callback([o, prompt] {

@@ -93,7 +93,7 @@ class RaggedKvCache {
     /// of the f16 rows given here, quantised once. Throws Error{invalid_argument} (layer not empty, bad plan; nothing
     /// changed) or Error{runtime} (memory).
     void store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
-                     const LayerPlan * plan = nullptr, std::span<const int32_t> positions = {});
+                     const LayerPlan * plan = nullptr, std::span<const int32_t> positions = {}, int32_t n_threads = 1);
 
     /// Keeps the rows at the plan's positions, drops the others and gives their memory back. Rows are moved bit for bit
     /// and stand in ascending positions afterwards. The plan holds one list for all heads or one per head; each is

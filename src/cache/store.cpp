@@ -12,6 +12,7 @@
 #include "cache/check_plan.h"
 #include "cache/ragged_kv_cache.h"
 #include "kvsieve/error.h"
+#include "policy/parallel.h"
 
 namespace kvsieve {
 
@@ -93,7 +94,7 @@ void RaggedKvCache::encode_row(const float * row, int32_t block, uint8_t * out) 
 }
 
 void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
-                                const LayerPlan * plan, std::span<const int32_t> positions) {
+                                const LayerPlan * plan, std::span<const int32_t> positions, int32_t n_threads) {
     Layer & layer = layer_at(il, "store_layer");
     const std::string where = "KV cache: store_layer " + std::to_string(il);
     const auto d = static_cast<size_t>(params_.head_dim);
@@ -139,44 +140,47 @@ void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v
         throw Error(ErrorCode::runtime, "out of memory: the row index of the KV cache");
     }
 
-    alignas(64) float row_f32[kMaxHeadDim];
-    double sum[kMaxHeadDim];
-    for (const bool is_k : {true, false}) {
+    // What takes long is the memory that is touched for the first time: that goes faster with several threads.
+    const size_t n_head = layer.heads.size();
+    parallel_for(2 * n_head, n_threads, [&](size_t task) {
+        const bool is_k = task < n_head;
+        const size_t g = task % n_head;
         const F16Rows & rows = is_k ? k : v;
+        const int32_t block = is_k ? k_block_ : v_block_;
         const size_t row_stride = rows.row_stride != 0 ? rows.row_stride : d;
         const size_t head_stride =
             rows.head_stride != 0 ? rows.head_stride : static_cast<size_t>(n_tokens) * row_stride;
-        for (size_t g = 0; g < layer.heads.size(); ++g) {
-            const Head & head = layer.heads[g];
-            const auto row_at = [&](int32_t position) {
-                return rows.data + g * head_stride + static_cast<size_t>(given.row_of(position)) * row_stride;
-            };
-            uint8_t * out = layer.arena.data() + (is_k ? head.k_offset : head.v_offset);
-            auto group = merged.begin();
-            for (const int32_t position : head.positions) {
-                const ggml_fp16_t * row = row_at(position);
-                if (group != merged.end() && group->into == position) {
-                    std::fill_n(sum, d, 0.0);
-                    const auto add = [&](int32_t from) {
-                        ggml_cpu_fp16_to_fp32(row_at(from), row_f32, params_.head_dim);
-                        std::transform(row_f32, row_f32 + d, sum, sum, [](float x, double y) { return y + x; });
-                    };
-                    add(position);
-                    std::for_each(group->from.begin(), group->from.end(), add);
-                    const double n = 1.0 + static_cast<double>(group->from.size());
-                    std::transform(sum, sum + d, row_f32, [&](double x) { return static_cast<float>(x / n); });
-                    encode_row(row_f32, is_k ? k_block_ : v_block_, out);
-                    ++group;
-                } else if (type_ == GGML_TYPE_F16) {
-                    std::memcpy(out, row, row_bytes_);
-                } else {
-                    ggml_cpu_fp16_to_fp32(row, row_f32, params_.head_dim);
-                    encode_row(row_f32, is_k ? k_block_ : v_block_, out);
-                }
-                out += row_bytes_;
+        const Head & head = layer.heads[g];
+        const auto row_at = [&](int32_t position) {
+            return rows.data + g * head_stride + static_cast<size_t>(given.row_of(position)) * row_stride;
+        };
+        alignas(64) float row_f32[kMaxHeadDim];
+        double sum[kMaxHeadDim];
+        uint8_t * out = layer.arena.data() + (is_k ? head.k_offset : head.v_offset);
+        auto group = merged.begin();
+        for (const int32_t position : head.positions) {
+            const ggml_fp16_t * row = row_at(position);
+            if (group != merged.end() && group->into == position) {
+                std::fill_n(sum, d, 0.0);
+                const auto add = [&](int32_t from) {
+                    ggml_cpu_fp16_to_fp32(row_at(from), row_f32, params_.head_dim);
+                    std::transform(row_f32, row_f32 + d, sum, sum, [](float x, double y) { return y + x; });
+                };
+                add(position);
+                std::for_each(group->from.begin(), group->from.end(), add);
+                const double n = 1.0 + static_cast<double>(group->from.size());
+                std::transform(sum, sum + d, row_f32, [&](double x) { return static_cast<float>(x / n); });
+                encode_row(row_f32, block, out);
+                ++group;
+            } else if (type_ == GGML_TYPE_F16) {
+                std::memcpy(out, row, row_bytes_);
+            } else {
+                ggml_cpu_fp16_to_fp32(row, row_f32, params_.head_dim);
+                encode_row(row_f32, block, out);
             }
+            out += row_bytes_;
         }
-    }
+    });
 }
 
 }  // namespace kvsieve

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -34,6 +35,7 @@ void write_probes(const std::filesystem::path & path, const ProbeData & data) {
     gguf_set_val_str(file.get(), "kvsieve.probes.model_fingerprint", data.model_fingerprint.c_str());
     gguf_set_val_str(file.get(), "kvsieve.probes.data_sha256", data.data_sha256.c_str());
     gguf_set_val_u32(file.get(), "kvsieve.probes.n_samples", static_cast<uint32_t>(data.n_samples));
+    gguf_set_val_u32(file.get(), "kvsieve.probes.n_rows", data.n_rows);
     gguf_set_val_u32(file.get(), "kvsieve.probes.n_probe", static_cast<uint32_t>(data.n_probe));
     for (int32_t il = 0; il < data.n_layer; ++il) {
         const auto at = static_cast<size_t>(il) * n_list;
@@ -150,14 +152,22 @@ int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_
     return static_cast<int32_t>(recorder->tokens().size());
 }
 
-int32_t ProbeRecorder::add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks) {
-    Session full(model_, options_);
-    const Answer answer = full.ask(turn, generate, callbacks);
+void ProbeRecorder::start_from_model() {
+    base_ = Session(model_, options_).impl_->parts().probes.get();
+}
+
+int32_t ProbeRecorder::add_answer(const Turn & turn, std::span<const int32_t> answer, const Callbacks & callbacks) {
     const auto prompt_of = [&](Session::Impl & session) {
         std::vector<ChatMessage> messages;
         return session.make_prompt(turn, true, messages, callbacks);
     };
-    return record(prompt_of, answer.tokens, callbacks);
+    return record(prompt_of, answer, callbacks);
+}
+
+int32_t ProbeRecorder::add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks) {
+    Session full(model_, options_);
+    const Answer answer = full.ask(turn, generate, callbacks);
+    return add_answer(turn, answer.tokens, callbacks);
 }
 
 int32_t ProbeRecorder::add(std::span<const int32_t> prompt, const GenerateOptions & generate,
@@ -171,10 +181,17 @@ int32_t ProbeRecorder::add(std::span<const int32_t> prompt, const GenerateOption
 
 namespace {
 
-/// Clusters of rows [n][d]: which row stands for each, and how many it stands for.
+/// Recorded queries of one head, [n][d]; a probe of a file counts as many as it stands for.
+struct HeadRows {
+    std::vector<ggml_fp16_t> queries;
+    std::vector<int32_t> offsets;
+    std::vector<double> counts, shares;
+};
+
+/// Clusters of rows: which row stands for each, and how many it stands for.
 struct Clusters {
     std::vector<size_t> rows;
-    std::vector<size_t> sizes;
+    std::vector<double> counts;
     std::vector<size_t> of;  // cluster of every row
 };
 
@@ -187,17 +204,18 @@ float distance(const float * a, const float * b, size_t d) {
 }
 
 /// k-means from evenly spaced rows.
-Clusters cluster(const std::vector<float> & x, size_t d, size_t n_cluster) {
+Clusters cluster(const HeadRows & rows, size_t d, size_t n_cluster) {
     constexpr int kRounds = 8;
-    const size_t n = x.size() / d;
+    const size_t n = rows.offsets.size();
     Clusters out;
     out.of.assign(n, 0);
-    std::vector<float> centres(n_cluster * d), sums, least(n);
+    std::vector<float> x(n * d), centres(n_cluster * d), sums, least(n);
+    ggml_fp16_to_fp32_row(rows.queries.data(), x.data(), static_cast<int64_t>(x.size()));
     for (size_t c = 0; c < n_cluster; ++c) {
         std::copy_n(x.data() + c * n / n_cluster * d, d, centres.data() + c * d);
     }
     for (int round = 0;; ++round) {
-        out.sizes.assign(n_cluster, 0);
+        out.counts.assign(n_cluster, 0.0);
         for (size_t i = 0; i < n; ++i) {
             least[i] = std::numeric_limits<float>::max();
             for (size_t c = 0; c < n_cluster; ++c) {
@@ -206,7 +224,7 @@ Clusters cluster(const std::vector<float> & x, size_t d, size_t n_cluster) {
                     out.of[i] = c;
                 }
             }
-            ++out.sizes[out.of[i]];
+            out.counts[out.of[i]] += rows.counts[i];
         }
         if (round == kRounds) {
             break;
@@ -214,12 +232,12 @@ Clusters cluster(const std::vector<float> & x, size_t d, size_t n_cluster) {
         sums.assign(n_cluster * d, 0.0F);
         for (size_t i = 0; i < n; ++i) {
             for (size_t j = 0; j < d; ++j) {
-                sums[out.of[i] * d + j] += x[i * d + j];
+                sums[out.of[i] * d + j] += static_cast<float>(rows.counts[i]) * x[i * d + j];
             }
         }
         for (size_t c = 0; c < n_cluster; ++c) {
-            for (size_t j = 0; out.sizes[c] > 0 && j < d; ++j) {
-                centres[c * d + j] = sums[c * d + j] / static_cast<float>(out.sizes[c]);
+            for (size_t j = 0; out.counts[c] > 0 && j < d; ++j) {
+                centres[c * d + j] = sums[c * d + j] / static_cast<float>(out.counts[c]);
             }
         }
     }
@@ -241,12 +259,16 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
         throw Error(ErrorCode::invalid_argument, "no answer was recorded, expected at least one with a token");
     }
     const ModelInfo & info = model_->info();
-    const size_t n = offsets_.size(), d = static_cast<size_t>(info.head_dim), n_head = static_cast<size_t>(info.n_head);
+    const size_t n_base = base_ == nullptr ? 0 : static_cast<size_t>(base_->n_probe()), n_new = offsets_.size();
+    const size_t n = n_base + n_new, d = static_cast<size_t>(info.head_dim), n_head = static_cast<size_t>(info.n_head);
     const size_t n_kept = std::min(n, static_cast<size_t>(std::max(n_probe, 1)));
     const size_t n_list = static_cast<size_t>(info.n_layer) * n_head;
+    const double base_rows = base_ == nullptr ? 0.0 : base_->n_rows();
+    const double all_rows = base_rows + static_cast<double>(n_new);
     ProbeData out{.model_fingerprint = info.fingerprint,
-                  .data_sha256 = {},
-                  .n_samples = n_samples_,
+                  .data_sha256 = base_ == nullptr ? "" : base_->data_sha256(),
+                  .n_samples = n_samples_ + (base_ == nullptr ? 0 : base_->n_samples()),
+                  .n_rows = static_cast<uint32_t>(std::min(all_rows, 4e9)),
                   .n_layer = info.n_layer,
                   .n_head = info.n_head,
                   .head_dim = info.head_dim,
@@ -255,25 +277,37 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
                   .offsets = std::vector<int32_t>(n_list * n_kept),
                   .weights = std::vector<float>(n_list * n_kept),
                   .shares = std::vector<float>(n_list * n_kept)};
-    parallel_for(n_list, n_threads, [&](size_t list) {
-        const size_t il = list / n_head, h = list % n_head;
-        std::vector<float> rows(n * d);
-        for (size_t i = 0; i < n; ++i) {
-            ggml_fp16_to_fp32_row(queries_[il].data() + (i * n_head + h) * d, rows.data() + i * d,
-                                  static_cast<int64_t>(d));
+    const auto rows_of = [&](size_t il, size_t h) {
+        HeadRows rows{std::vector<ggml_fp16_t>(n * d), std::vector<int32_t>(n), std::vector<double>(n, 1.0),
+                      std::vector<double>(n)};
+        const LayerProbes base = base_ == nullptr ? LayerProbes() : base_->layer(static_cast<int32_t>(il));
+        for (size_t i = 0; i < n_base; ++i) {
+            std::memcpy(rows.queries.data() + i * d, base.queries + h * base.head_bytes + i * base.probe_bytes, d * 2);
+            rows.offsets[i] = base.offsets[h * n_base + i];
+            rows.counts[i] = base_rows * static_cast<double>(base.weights[h * n_base + i]);
+            rows.shares[i] = static_cast<double>(base.shares[h * n_base + i]);
         }
+        for (size_t i = 0; i < n_new; ++i) {
+            std::copy_n(queries_[il].data() + (i * n_head + h) * d, d, rows.queries.data() + (n_base + i) * d);
+            rows.offsets[n_base + i] = offsets_[i];
+            rows.shares[n_base + i] = static_cast<double>(shares_[il][i * n_head + h]);
+        }
+        return rows;
+    };
+    parallel_for(n_list, n_threads, [&](size_t list) {
+        const HeadRows rows = rows_of(list / n_head, list % n_head);
         const Clusters clusters = cluster(rows, d, n_kept);
         std::vector<double> share(n_kept, 0.0);
         for (size_t i = 0; i < n; ++i) {
-            share[clusters.of[i]] += static_cast<double>(shares_[il][i * n_head + h]);
+            share[clusters.of[i]] += rows.counts[i] * rows.shares[i];
         }
         for (size_t c = 0; c < n_kept; ++c) {
             const size_t to = list * n_kept + c, row = clusters.rows[c];
-            std::copy_n(queries_[il].data() + (row * n_head + h) * d, d, out.queries.data() + to * d);
-            out.offsets[to] = offsets_[row];
-            const auto size = static_cast<double>(clusters.sizes[c]);
-            out.weights[to] = static_cast<float>(size / static_cast<double>(n));
-            out.shares[to] = size == 0 ? 0.0F : static_cast<float>(share[c] / size);
+            std::copy_n(rows.queries.data() + row * d, d, out.queries.data() + to * d);
+            out.offsets[to] = rows.offsets[row];
+            const double count = clusters.counts[c];
+            out.weights[to] = static_cast<float>(count / all_rows);
+            out.shares[to] = count > 0 ? static_cast<float>(share[c] / count) : 0.0F;
         }
     });
     return out;

@@ -15,11 +15,14 @@
 
 namespace kvsieve {
 
+class ProbeFile;
+
 /// Probes of all layers as they are stored. `n_list` = n_layer x n_head.
 struct ProbeData {
     std::string model_fingerprint;
     std::string data_sha256;  ///< of the calibration samples
     int32_t n_samples = 0;
+    uint32_t n_rows = 0;  ///< recorded queries that the probes of a head stand for
     int32_t n_layer = 0, n_head = 0, head_dim = 0;
     int32_t n_probe = 0;               ///< per layer and head
     std::vector<ggml_fp16_t> queries;  ///< [n_layer][n_head][n_probe][head_dim], before RoPE
@@ -38,15 +41,22 @@ class ProbeRecorder {
     /// spaced.
     ProbeRecorder(std::shared_ptr<const Model> model, const SessionOptions & options, int32_t max_rows);
 
+    /// Goes on from the model's own probes, each as many queries as it stands for; from nothing where it has none.
+    void start_from_model();
+
     /// Lets the model answer with its whole cache, then records the queries of the answer's tokens. Returns how many.
     int32_t add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks = {});
     /// The same for a prompt of tokens.
     int32_t add(std::span<const int32_t> prompt, const GenerateOptions & generate, const Callbacks & callbacks = {});
 
+    /// Records an answer that the model gave with its whole cache; prefills prompt and answer once more.
+    int32_t add_answer(const Turn & turn, std::span<const int32_t> answer, const Callbacks & callbacks = {});
+
+    /// Queries recorded here; those that the model's probes stand for are not among them.
     [[nodiscard]] int64_t n_rows() const { return static_cast<int64_t>(offsets_.size()); }
-    /// At most `n_probe` probes for every layer and head: the recorded queries are clustered (k-means, deterministic),
-    /// and the query nearest to a cluster's mean stands for it, with the cluster's share of all rows as its weight.
-    /// Throws Error{invalid_argument} where nothing was recorded.
+    /// At most `n_probe` probes for every layer and head: the recorded queries and the probes from which this began are
+    /// clustered (k-means, deterministic), and the query nearest to a cluster's mean stands for it, with the cluster's
+    /// share of all queries as its weight. Throws Error{invalid_argument} where nothing was recorded.
     [[nodiscard]] ProbeData probes(int32_t n_probe, int32_t n_threads) const;
 
   private:
@@ -57,6 +67,7 @@ class ProbeRecorder {
     std::shared_ptr<const Model> model_;
     SessionOptions options_;
     int32_t max_rows_;
+    const ProbeFile * base_ = nullptr;  // of the model
     int32_t n_samples_ = 0;
     std::vector<int32_t> offsets_;                   // [n_rows]
     std::vector<std::vector<ggml_fp16_t>> queries_;  // [n_layer][n_rows][n_head][head_dim]

@@ -319,7 +319,8 @@ void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores,
             return F16Rows{reinterpret_cast<const ggml_fp16_t *>(first), 0,
                            static_cast<size_t>(to_next) / sizeof(ggml_fp16_t)};
         };
-        cache.store_layer(il, rows_of(&RaggedKvCache::k_rows), rows_of(&RaggedKvCache::v_rows), shape.n_tokens, kept);
+        cache.store_layer(il, rows_of(&RaggedKvCache::k_rows), rows_of(&RaggedKvCache::v_rows), shape.n_tokens, kept,
+                          {}, runner.n_threads());
     };
     shape = base.shape;
     PlanMaker maker = choose_method(shape, 0);

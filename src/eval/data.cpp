@@ -107,7 +107,7 @@ Question question_of(const json & object, const DataOptions & options) {
         question.prompt_tokens = tokens_of(*tokens, "prompt_tokens");
         if (const json * const answer = find(object, "answer_tokens")) {
             question.answer_tokens = tokens_of(*answer, "answer_tokens");
-        } else if (options.answers_needed) {
+        } else if (!options.prompts_only) {
             refuse("answer_tokens is missing beside prompt_tokens");
         }
         return question;
@@ -116,7 +116,7 @@ Question question_of(const json & object, const DataOptions & options) {
     if (find(object, "answer_tokens") != nullptr) {
         refuse("answer_tokens is given beside prompt; expected prompt_tokens with it");
     }
-    const json * const answer = one_of(object, "answer", "answers", options.answers_needed);
+    const json * const answer = one_of(object, "answer", "answers", !options.prompts_only);
     if (answer != nullptr && answer == find(object, "answer")) {
         question.answers = {text_of(*answer, "answer")};
     } else if (answer != nullptr) {
@@ -130,16 +130,19 @@ Question question_of(const json & object, const DataOptions & options) {
     return question;
 }
 
-Sample sample_of(const json & object, const fs::path & folder, const DataOptions & options) {
+Sample sample_of(const json & object, size_t line, const fs::path & folder, const DataOptions & options) {
     if (!object.is_object()) {
         refuse(std::string("it is ") + object.type_name() + "; expected a JSON object");
     }
     Sample sample;
+    sample.line = line;
     const json * const id = find(object, "id");
-    if (id == nullptr) {
+    if (id == nullptr && !options.prompts_only) {
         refuse("id is missing");
     }
-    sample.id = id->is_number_integer() ? id->dump() : text_of(*id, "id");
+    sample.id = id == nullptr             ? "line " + std::to_string(line)
+                : id->is_number_integer() ? id->dump()
+                                          : text_of(*id, "id");
     sample.group = sample.id;
 
     std::vector<std::string> names;
@@ -198,8 +201,7 @@ DataSet read_data(const fs::path & path, const DataOptions & options) {
             if (object.is_discarded()) {
                 refuse("it is not JSON");
             }
-            Sample sample = sample_of(object, path.parent_path(), options);
-            sample.line = number;
+            Sample sample = sample_of(object, number, path.parent_path(), options);
             if (!ids.insert(sample.id).second) {
                 refuse("the id " + sample.id + " was there before");
             }

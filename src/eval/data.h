@@ -42,8 +42,8 @@ struct DataSet {
 };
 
 struct DataOptions {
-    bool skip_bad = false;       ///< collect bad lines in DataSet::bad instead of refusing the file
-    bool answers_needed = true;  ///< false: a question may come without an answer
+    bool skip_bad = false;      ///< collect bad lines in DataSet::bad instead of refusing the file
+    bool prompts_only = false;  ///< a question may come without an answer, a sample without an id (its line's number)
 };
 
 /// Throws Error{bad_input} naming the file and the line: not JSON, a field missing or of another type, an empty

@@ -83,12 +83,15 @@ struct Q4Row {
         const hn::Rebind<uint8_t, F> bytes;
         const bool high = i >= kBlock / 2;
         const auto x = hn::PromoteTo(wide, hn::LoadU(bytes, block + 2 + (high ? i - kBlock / 2 : i)));
+#if HWY_TARGET <= HWY_AVX3
+        // AVX-512: looked up in one register by the lowest four bits, so those above need not be cleared.
+        using Index = decltype(hn::IndicesFromVec(F(), x));
+        const V values = hn::Sub(hn::Iota(F(), 0.0F), hn::Set(F(), 8.0F));
+        return hn::TableLookupLanes(values, Index{(high ? hn::ShiftRight<4>(x) : x).raw});
+#else
         const auto nibble = high ? hn::ShiftRight<4>(x) : hn::And(x, hn::Set(wide, 15));
-        if constexpr (kLanes == 16) {
-            const V values = hn::Sub(hn::Iota(F(), 0.0F), hn::Set(F(), 8.0F));
-            return hn::TableLookupLanes(values, hn::IndicesFromVec(F(), nibble));
-        }
         return hn::ConvertTo(F(), hn::Sub(nibble, hn::Set(wide, 8)));
+#endif
     }
 };
 
@@ -132,9 +135,10 @@ HWY_INLINE V sum_each(const float * vectors) {
 }
 
 /// out[i][r] = q[i] . row r as kLanes partial sums, for kQ queries and kR rows. `out` are kGroup * kLanes floats apart
-/// for each query.
+/// for each query. `ahead`: as many rows that are fetched meanwhile.
 template <class Row, int kQ, int kR>
-HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t * rows, float * out) {
+HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t * rows, const uint8_t * ahead,
+                         float * out) {
     const F f;
     const int32_t n_block = a.head_dim / kBlock;
     const auto d = static_cast<size_t>(a.head_dim);
@@ -150,11 +154,11 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
             }
         }
     }
-    for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes) {
+    for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes, ahead += Row::kBlockBytes) {
         if constexpr (kFetch<Row, kQ>) {
             KVSIEVE_UNROLL
             for (int r = 0; r < kR; ++r) {
-                hwy::Prefetch(rows + (kAhead<Row> + static_cast<size_t>(r)) * a.row_bytes);
+                hwy::Prefetch(ahead + static_cast<size_t>(r) * a.row_bytes);
             }
         }
         if constexpr (Row::kScaled && kQ <= 2) {  // scale the products' sums
@@ -234,18 +238,32 @@ void score(const AttendRange & a, const float * queries, float * scores) {
     for (int i = 0; i < kQ * a.head_dim; ++i) {
         q[i] = a.scale * queries[i];
     }
+    if constexpr (kFetch<Row, kQ>) {
+        const size_t n_bytes = std::min<size_t>(kAhead<Row>, static_cast<size_t>(a.n_rows)) * a.row_bytes;
+        for (size_t at = 0; at < n_bytes; at += kLine) {
+            hwy::Prefetch(a.k + at);
+        }
+    }
+    // what is needed next: rows further behind, and behind the last one the first values
+    const auto ahead_of = [&](int32_t row) {
+        const int32_t next = row + static_cast<int32_t>(kAhead<Row>);
+        return next < a.n_rows ? a.k + static_cast<size_t>(next) * a.row_bytes
+                               : a.v + static_cast<size_t>(next - a.n_rows) * a.row_bytes;
+    };
     for (int32_t first = 0; first < a.n_rows; first += kGroup) {
         const int32_t n = std::min(kGroup, a.n_rows - first);
         const uint8_t * rows = a.k + static_cast<size_t>(first) * a.row_bytes;
+        const auto dot = [&](auto n_together, int32_t r) {
+            dot_rows<Row, kQ, decltype(n_together)::value>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
+                                                           ahead_of(first + r), sums + static_cast<size_t>(r) * kLanes);
+        };
         int32_t r = 0;
         for (; r + kR <= n; r += kR) {
-            dot_rows<Row, kQ, kR>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
-                                  sums + static_cast<size_t>(r) * kLanes);
+            dot(std::integral_constant<int, kR>(), r);
         }
         if constexpr (kR > 1) {
             for (; r < n; ++r) {
-                dot_rows<Row, kQ, 1>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
-                                     sums + static_cast<size_t>(r) * kLanes);
+                dot(std::integral_constant<int, 1>(), r);
             }
         }
         for (int i = 0; i < kQ; ++i) {

@@ -195,8 +195,8 @@ struct Prefill::Impl {
         const auto store_start = std::chrono::steady_clock::now();
         // an empty list says 0 .. T-1
         const std::span<const int32_t> held = n_alive < shape.n_tokens ? positions : std::span<const int32_t>();
-        cache.store_layer(il, {kv.keys(), 0, kv.head_stride()}, {kv.values(), 0, kv.head_stride()}, n_alive, kept,
-                          held);
+        cache.store_layer(il, {kv.keys(), 0, kv.head_stride()}, {kv.values(), 0, kv.head_stride()}, n_alive, kept, held,
+                          runner.n_threads());
         peak = std::max(peak, cache.bytes_reserved() + kv.bytes());
         if (prunes_next) {
             prune();

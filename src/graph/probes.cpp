@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <iterator>
 
 #include "kvsieve/error.h"
@@ -212,6 +213,8 @@ ProbeFile::ProbeFile(const std::filesystem::path & path, const DecoderConfig & c
         refuse("there are " + std::to_string(n) + " probes, expected 1 to 65536");
     }
     n_probe_ = static_cast<int32_t>(n);
+    n_rows_ = std::max(file_.get_u32("kvsieve.probes.n_rows", n), 1U);
+    n_samples_ = static_cast<int32_t>(std::min(file_.get_u32("kvsieve.probes.n_samples", 0), uint32_t{INT32_MAX}));
     for (int32_t il = 0; il < config.n_layer; ++il) {
         const std::string blk = "blk." + std::to_string(il) + ".";
         const int64_t n_head = config.n_head;

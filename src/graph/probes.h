@@ -63,12 +63,17 @@ class ProbeFile {
     ProbeFile(const std::filesystem::path & path, const DecoderConfig & config, const std::string & model_fingerprint);
     [[nodiscard]] LayerProbes layer(int32_t il) const { return layers_[static_cast<size_t>(il)]; }
     [[nodiscard]] int32_t n_probe() const { return n_probe_; }
+    /// Recorded queries that the probes of a head stand for, and prompts that these are from.
+    [[nodiscard]] uint32_t n_rows() const { return n_rows_; }
+    [[nodiscard]] int32_t n_samples() const { return n_samples_; }
+    [[nodiscard]] std::string data_sha256() const { return file_.get_str("kvsieve.probes.data_sha256", ""); }
     [[nodiscard]] std::string fingerprint() const { return file_.fingerprint(); }
 
   private:
     GgufFile file_;
     Weights tensors_;
-    int32_t n_probe_ = 0;
+    int32_t n_probe_ = 0, n_samples_ = 0;
+    uint32_t n_rows_ = 0;
     std::vector<LayerProbes> layers_;
 };
 

@@ -45,6 +45,10 @@ GraphRunner::GraphRunner(int32_t n_threads) : impl_(std::make_unique<Impl>()) {
     impl_->n_threads = n_threads;
 }
 
+int32_t GraphRunner::n_threads() const {
+    return impl_->n_threads;
+}
+
 GraphRunner::~GraphRunner() = default;
 
 void GraphRunner::run(size_t max_nodes, const std::function<void(GraphBuilder &)> & build) {

@@ -39,6 +39,7 @@ class GraphRunner {
     /// Outputs are external tensors that the graph writes. Throws Error{runtime} when memory or the backend fails.
     void run(size_t max_nodes, const std::function<void(GraphBuilder &)> & build);
 
+    [[nodiscard]] int32_t n_threads() const;
     /// Most bytes that a graph took so far: intermediate results, the kernels' working memory, descriptions.
     [[nodiscard]] uint64_t scratch_bytes() const { return scratch_bytes_; }
     /// Gives the working memory back; the next graph allocates anew.

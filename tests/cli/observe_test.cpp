@@ -116,6 +116,23 @@ TEST(Profile, IsTheMeanOfTheSamplesBudgets) {
                    {"profile", "fingerprint"});
 }
 
+TEST(Profile, TakesTheSamplesThatWereChosen) {
+    const TempFolder folder;
+    const auto made_of = [&](const std::string & lines, const Args & more) {
+        const std::string data = (folder / "calib.jsonl").string(), file = (folder / "profile.json").string();
+        write_file(data, lines);
+        const Finished made = run_program(with({"profile", "--data", data, "--keep", "0.3", "-o", file}, more));
+        EXPECT_EQ(made.exit_code, 0) << made.err;
+        return Json::parse(read_file(file))["forget"];
+    };
+    const std::string text = "{\"prompt\": \"What is the score of the first and of the last row?\"}\n";
+    const std::string tokens = "{\"prompt_tokens\": [9, 8, 7, 9, 8, 7, 6, 5, 4, 3, 12, 13, 14, 15, 16, 17]}\n";
+    const Json of_text = made_of(text, {}), of_tokens = made_of(tokens, {});
+    EXPECT_NE(of_text, of_tokens);
+    EXPECT_EQ(made_of(text + tokens, {"--shard", "2/2"}), of_tokens);
+    EXPECT_EQ(made_of(tokens + text + text, {"--limit", "1"}), of_tokens);
+}
+
 TEST(Profile, RefusesWithASentence) {
     const TempFolder folder;
     const std::string data = (folder / "calib.jsonl").string(), file = (folder / "profile.json").string();
@@ -123,7 +140,7 @@ TEST(Profile, RefusesWithASentence) {
         write_file(data, text);
         expect_refused(run_program({"profile", "--data", data, "--keep", "0.3", "-o", file}), parts);
     };
-    refuse("", {"no samples", data});
+    refuse("", {"no usable line", data});
     refuse("{}", {"line 1", "prompt"});
     refuse("{\"prompt\": \"x\"}\n[1]", {"line 2"});
     refuse("{\"prompt\": \"x\", \"image\": 3}", {"line 1", "image"});
@@ -134,6 +151,12 @@ TEST(Profile, RefusesWithASentence) {
                    {"snapkv", "profile"});
     expect_refused(run_program({"profile", "--data", "/nowhere.jsonl", "--keep", "0.3", "-o", file}),
                    {"/nowhere.jsonl"});
+    expect_refused(run_program({"profile", "--data", data, "--keep", "0.3", "-o", file, "--n-probe", "8"}),
+                   {"--n-probe", "prefixkv"});
+    expect_refused(run_program({"profile", "--data", data, "--keep", "0.3", "-o", file, "--shard", "2/2"}),
+                   {"--shard 2/2", "1 samples"});
+    expect_refused(run_program({"profile", "--data", data, "--method", "sieve", "--keep", "0.3", "-o", file}),
+                   {"sieve", "--keep"});
     EXPECT_FALSE(fs::exists(file));
 }
 

@@ -197,6 +197,28 @@ TEST(Run, QuantisedRowsAreSmaller) {
     EXPECT_EQ(bytes("q4_0"), 2 * 36);
 }
 
+TEST(Run, LearnsProbesFromItsAnswers) {
+    const TempFolder own;
+    const std::string file = (own / "probes.gguf").string();
+    const Finished first = good(text_run({"--learn", file}));
+    EXPECT_NE(first.err.find("12 probes that stand for 12 tokens of 1 answers"), std::string::npos) << first.err;
+    const Finished second = good(text_run({"--learn", file}, "Another question"));
+    EXPECT_NE(second.err.find("24 probes that stand for 24 tokens of 2 answers"), std::string::npos) << second.err;
+    EXPECT_EQ(first.out, good(text_run()).out);
+    good(text_run({"--method", "sieve", "--keep", "0.5", "--probes", file}));
+    // of the embedded model's probes, which have more answers behind them
+    const Finished embedded = good(image_run({"--learn", (own / "more.gguf").string()}));
+    EXPECT_EQ(embedded.err.find(" of 1 answers"), std::string::npos) << embedded.err;
+
+    for (const Args & more :
+         {Args{"--method", "prefixkv", "--keep", "0.5"}, {"-i"}, {"--decode-policy", "window", "--decode-cap", "64"}}) {
+        const Finished refused = run_program(text_run(with({"--learn", file}, more)));
+        EXPECT_EQ(refused.exit_code, 2);
+        EXPECT_NE(refused.err.find("--learn"), std::string::npos) << refused.err;
+    }
+    EXPECT_EQ(run_program(text_run({"--learn", "/nowhere/probes.gguf"})).exit_code, 2);
+}
+
 TEST(Conversation, EncodesTheImageOnce) {
     const Finished finished = good({"run", "-i", "--json", "--image", example("form_1.png"), "--method", "prefixkv",
                                     "--keep", "0.5", "-n", "8", "-t", "1"},

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "engine/probe_recorder.h"
 #include "engine/random_session.h"
@@ -119,6 +120,39 @@ TEST(ProbeFile, OfAnotherModelOrCutIsRefused) {
         options.probes = cut.path();
         EXPECT_THROW((void)Model::load(options), Error) << share;
     }
+}
+
+TEST(ProbeRecorder, GoesOnFromTheModelsOwnProbes) {
+    const Recorded recorded(1000);  // every query its own probe
+    const auto grown_by = [&](const std::shared_ptr<const Model> & model, int32_t n_probe) {
+        ProbeRecorder recorder(model, {}, 10);
+        recorder.start_from_model();
+        recorder.add(random_tokens(60, 3), kShort);
+        return recorder.probes(n_probe, 1);
+    };
+    ProbeRecorder at_once(recorded.model, {}, 10);
+    at_once.add(random_tokens(50, 1), kShort);
+    at_once.add(random_tokens(70, 2), kShort);
+    at_once.add(random_tokens(60, 3), kShort);
+    const ProbeData expected = at_once.probes(1000, 1);
+    const ProbeData grown = grown_by(Model::load(recorded.with_probes()), 1000);
+    EXPECT_EQ(grown.n_samples, 3);
+    EXPECT_EQ(grown.n_rows, at_once.n_rows());
+    EXPECT_EQ(grown.n_probe, expected.n_probe);
+    EXPECT_EQ(grown.queries, expected.queries);
+    EXPECT_EQ(grown.offsets, expected.offsets);
+    ASSERT_EQ(grown.weights.size(), expected.weights.size());
+    for (size_t i = 0; i < grown.weights.size(); ++i) {
+        EXPECT_NEAR(grown.weights[i], expected.weights[i], 1e-6);
+        EXPECT_NEAR(grown.shares[i], expected.shares[i], 1e-6);
+    }
+    // a few probes of many queries: the old ones keep their weight
+    const Recorded few(4);
+    const ProbeData data = grown_by(Model::load(few.with_probes()), 4);
+    EXPECT_EQ(data.n_probe, 4);
+    EXPECT_EQ(data.n_rows, at_once.n_rows());
+    EXPECT_NEAR(std::accumulate(data.weights.begin(), data.weights.begin() + 4, 0.0), 1.0, 1e-5);
+    EXPECT_EQ(grown_by(recorded.model, 1000).n_samples, 1) << "a model without probes";
 }
 
 TEST(ProbeRecorder, NothingRecordedIsRefused) {

@@ -104,12 +104,13 @@ TEST(Data, FilesThatCannotServe) {
     EXPECT_NE(sentence(dir / "bad", true).find("line 1: it is not JSON"), std::string::npos);
 }
 
-TEST(Data, AnswersCanBeLeftOutWhereNoMetricNeedsThem) {
+TEST(Data, CalibrationNeedsPromptsOnly) {
     const Scratch dir;
     write_bytes(dir / "set", R"({"id":"a","prompt":"p"})"
-                             "\n"
-                             R"({"id":"b","prompt_tokens":[5]})");
-    const DataSet set = read_data(dir / "set", {.answers_needed = false});
+                             "\n\n"
+                             R"({"prompt_tokens":[5]})");
+    const DataSet set = read_data(dir / "set", {.prompts_only = true});
+    EXPECT_EQ(set.samples[1].id, "line 3");
     EXPECT_TRUE(set.samples[0].turns[0].answers.empty());
     EXPECT_EQ(set.samples[1].turns[0].prompt_tokens, std::vector<int32_t>{5});
 }
