@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("kernel", "decode", "long", "quantised", "prefill", "image")
 
 
 def run(command):
@@ -27,6 +26,10 @@ def json_lines(text):
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def keep_of(method, keep):
+    return [] if method == "full" else ["--keep", keep]
+
+
 class Bench:
     def __init__(self, args):
         self.args = args
@@ -37,7 +40,8 @@ class Bench:
         n_ctx = n_seq * (n_prompt + n_gen) + 256
         out, err = run([self.args.llama / "llama-batched-bench", "-m", self.args.model, "-c", n_ctx, "-b", 2048, "-ub", 512,
                         "-npp", n_prompt, "-ntg", n_gen, "-npl", n_seq, "-pps", "-t", self.args.threads,
-                        "-tb", self.args.threads, "-fa", "on", "-ctk", kv_type, "-ctv", kv_type, "--output-format", "jsonl", "-ngl", 0])
+                        "-tb", self.args.threads, "-fa", "on", "-ctk", kv_type, "-ctv", kv_type,
+                        "--output-format", "jsonl", "-ngl", 0])
         lines = json_lines(out) or json_lines(err)
         if len(lines) != 1:
             sys.exit(f"llama-batched-bench printed {len(lines)} results, expected 1:\n{out}\n{err[-2000:]}")
@@ -45,9 +49,9 @@ class Bench:
 
     def kvsieve(self, n_prompt, n_seq, n_gen, method, keep, kv_type):
         """The same with kvsieve; all but 64 tokens of the prompt count as visual."""
-        compress = [] if method == "full" else ["--keep", keep]
         line, = json_lines(run([self.args.kvsieve / "kvsieve", "bench", "-m", self.args.model, "--prompt-tokens", n_prompt,
-                                "--visual", n_prompt - 68, "--batch", n_seq, "--gen", n_gen, "--method", method, *compress,
+                                "--visual", n_prompt - 68, "--batch", n_seq, "--gen", n_gen, "--method", method,
+                                *keep_of(method, keep),
                                 "--kv-type", kv_type, "--threads", self.args.threads, "--repeat", 1, "--bare",
                                 "--json"])[0])
         line["prefill_ms"] = 1e3 * line["n_prompt"] / line["prefill_tps"] + line["plan_ms"] + line["compact_ms"]
@@ -93,7 +97,7 @@ class Bench:
         types = ["q8_0", "q4_0"]
         measures = [lambda t=t: self.llama(2048, 4, self.args.gen, t) for t in types]
         measures += [lambda t=t: self.kvsieve(2048, 4, self.args.gen, "full", 1, t) for t in types]
-        *results, = self.alternate(*measures)
+        results = self.alternate(*measures)
         for kv_type, theirs, ours in zip(types, results[:2], results[2:]):
             a, b = [x["decode_tps"] for x in ours], [x["decode_tps"] for x in theirs]
             self.add("quantised", f"prompt 2048, batch 4, {kv_type}", "", a, b, [x / y for x, y in zip(a, b)], "tok/s")
@@ -128,7 +132,7 @@ class Bench:
 
         def ours(method, keep):
             answer = json.loads(run([self.args.kvsieve / "kvsieve", "run", "--image", image, "-p", question, "--method",
-                                     method, *([] if method == "full" else ["--keep", keep]), "--threads", self.args.threads, "--n-predict", 64,
+                                     method, *keep_of(method, keep), "--threads", self.args.threads, "--n-predict", 64,
                                      "--json"])[0])
             t = answer["timings"]
             return {"first_ms": t["vision_ms"] + t["prefill_ms"] + t["plan_ms"] + t["compact_ms"],
@@ -164,7 +168,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gen", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", help="parts, as in decode,prefill [all]")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     bench = Bench(args)
@@ -179,13 +183,13 @@ def main():
         "prefill": bench.prefill,
         "image": bench.image,
     }
-    only = args.only.split(",")
-    if unknown := [p for p in only if p not in PARTS]:
-        sys.exit(f"--only has {unknown[0]}; expected {', '.join(PARTS)}")
+    only = args.only.split(",") if args.only else list(parts)
+    if unknown := [p for p in only if p not in parts]:
+        sys.exit(f"--only has {unknown[0]}; expected {', '.join(parts)}")
     start = time.time()
-    for name in PARTS:
+    for name, part in parts.items():
         if name in only:
-            parts[name]()
+            part()
     print(f"\n{args.rounds} rounds, {args.threads} threads, {time.time() - start:.0f} s", flush=True)
     if args.json:
         with tempfile.NamedTemporaryFile("w", dir=args.json.parent, delete=False) as f:

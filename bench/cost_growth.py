@@ -13,8 +13,6 @@ what plain reading reaches in the same run.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +22,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from compare_llama_cpp import json_lines, keep_of, run
+
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
 BATCHES = [1, 4, 16]
 KEEPS = ["1", "0.2", "0.1"]
@@ -31,21 +31,14 @@ COLOURS = {1: "#4477aa", 4: "#228833", 16: "#cc6677"}
 STYLES = {"1": "-", "0.2": "--", "0.1": ":"}
 
 
-def run(command):
-    """The JSON lines that it prints; ends the program where the command failed."""
-    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))} ended with {result.returncode}:\n{result.stderr[-2000:]}")
-    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-
-
 def measure(kvsieve, model, threads, gen):
     rows = []
     for keep in KEEPS:
-        method = ["--method", "full"] if keep == "1" else ["--method", "prefixkv", "--keep", keep]
+        method = "full" if keep == "1" else "prefixkv"
         for n in LENGTHS:
-            for line in run([kvsieve, "bench", "-m", model, "--prompt-tokens", n, "--batch", ",".join(map(str, BATCHES)),
-                             "--gen", gen, "--repeat", 1, "--bare", "--threads", threads, "--json", *method]):
+            for line in json_lines(run([kvsieve, "bench", "-m", model, "--prompt-tokens", n, "--batch", ",".join(map(str, BATCHES)),
+                             "--gen", gen, "--repeat", 1, "--bare", "--threads", threads, "--json", "--method", method,
+                             *keep_of(method, keep)])[0]):
                 rows.append({"n_prompt": n, "n_seq": line["n_seq"], "keep": keep, "kv_bytes": line["kv_bytes"],
                              "step_ms": line["step_ms_p50"]})
                 print(f"| {n} | {line['n_seq']} | {keep} | {line['kv_bytes'] / 1e6:.1f} | {line['step_ms_p50']:.2f} |",
@@ -104,7 +97,7 @@ def main():
             run([args.bin / "kvsieve", "make-model", "-o", model, "--layers", args.layers, "--width", 2048, "--heads", 16,
                  "--kv-heads", 16, "--head-dim", 128, "--ff", 5632, "--vocab", 32000, "--ctx", 32768, "--type", "q4_0"])
             print("| prompt | batch | keep | rows, MB | step, ms |\n|---|---|---|---|---|")
-            read = [x["read_gbps"] for x in run([args.bin / "kvsieve_attention_cost", 2048, args.threads, 3])]
+            read = [x["read_gbps"] for x in json_lines(run([args.bin / "kvsieve_attention_cost", 2048, args.threads, 3])[0])]
             result = {"read_gbps": max(read), "rows": measure(args.bin / "kvsieve", model, args.threads, args.gen)}
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))

@@ -66,7 +66,7 @@ Conversation::Conversation(RunSetup setup, Session session, GenerateOptions gene
       progress_(progress) {}
 
 Callbacks Conversation::callbacks() {
-    Callbacks callbacks;
+    Callbacks callbacks = until_interrupted();
     callbacks.on_progress = [this](Phase phase, double share) {
         // An image is encoded in one piece: its share says nothing.
         progress_.update(phase_label(phase), phase == Phase::vision ? -1.0 : share);
@@ -79,7 +79,6 @@ Callbacks Conversation::callbacks() {
             ends_line_ = text.ends_with('\n');
         }
     };
-    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
     return callbacks;
 }
 

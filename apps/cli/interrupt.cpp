@@ -36,3 +36,9 @@ InterruptGuard::~InterruptGuard() {
 bool InterruptGuard::requested() {
     return g_requested != 0;
 }
+
+kvsieve::Callbacks until_interrupted() {
+    kvsieve::Callbacks callbacks;
+    callbacks.is_cancelled = InterruptGuard::requested;
+    return callbacks;
+}

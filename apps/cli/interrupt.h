@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "kvsieve/engine.h"
+
 /// While one lives, the first SIGINT or SIGTERM asks the running work to stop and a second one kills the program.
 /// At most one at a time.
 class InterruptGuard {
@@ -11,3 +13,6 @@ class InterruptGuard {
     InterruptGuard & operator=(const InterruptGuard &) = delete;
     [[nodiscard]] static bool requested();
 };
+
+/// Callbacks that only cancel, once that was asked for.
+[[nodiscard]] kvsieve::Callbacks until_interrupted();

@@ -55,11 +55,10 @@ void observe(const ObserveArgs & args) {
     options.n_ctx = args.model.n_ctx;
     options.chat_template = args.model.chat_template;
     options.system = args.system;
-    Callbacks callbacks;
+    Callbacks callbacks = until_interrupted();
     callbacks.on_progress = [&](Phase phase, double share) {
         progress.update(phase == Phase::vision ? "image" : "prefill", phase == Phase::vision ? -1.0 : share);
     };
-    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
     const InterruptGuard interrupts;
     const PromptShape prompt = write_observations(
         model, options, {args.prompt, {args.images.begin(), args.images.end()}}, wanted, args.output, callbacks);

@@ -33,7 +33,7 @@ struct ProfileArgs {
     ModelArgs model;
     MethodArgs method;
     std::string data, output, system, shard = "1/1";
-    int32_t n_probe = 256, n_predict = 256, max_rows = 64, limit = 0;
+    int32_t n_probe = kDefaultProbes, n_predict = 256, max_rows = kDefaultRowsOfAnAnswer, limit = 0;
     std::vector<const CLI::Option *> of_sieve;  ///< options that only sieve takes
 };
 
@@ -100,12 +100,6 @@ SessionOptions session_options(const ProfileArgs & args) {
     options.chat_template = args.model.chat_template;
     options.system = args.system;
     return options;
-}
-
-Callbacks until_interrupted() {
-    Callbacks callbacks;
-    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
-    return callbacks;
 }
 
 /// Probe queries of the model's own answers, for method sieve.

@@ -32,8 +32,6 @@ namespace {
 
 constexpr int64_t kMaxInt = 2147483647;
 constexpr size_t kMaxTextBytes = size_t{64} << 20U;
-constexpr int32_t kRowsOfAnAnswer = 64;  // most tokens that --learn records
-constexpr int32_t kLearnedProbes = 256;  // most probes of a file that --learn begins
 
 struct RunOptions {
     std::string prompt, system, overlay, grammar, learn;
@@ -127,13 +125,11 @@ void learn(const std::shared_ptr<const Model> & model, const SessionOptions & op
         return;
     }
     progress.update("learning", -1.0);
-    Callbacks callbacks;
-    callbacks.is_cancelled = [] { return InterruptGuard::requested(); };
     const InterruptGuard interrupts;
-    ProbeRecorder recorder(model, options, kRowsOfAnAnswer);
+    ProbeRecorder recorder(model, options, kDefaultRowsOfAnAnswer);
     recorder.start_from_model();
-    recorder.add_answer(turn, answer.tokens, callbacks);
-    const ProbeData probes = recorder.probes(std::max(model->info().n_probe, kLearnedProbes), run.model.threads());
+    recorder.add_answer(turn, answer.tokens, until_interrupted());
+    const ProbeData probes = recorder.probes(std::max(model->info().n_probe, kDefaultProbes), run.model.threads());
     write_probes(run.learn, probes);
     progress.hide();
     fmt::print(stderr, "{}: {} probes that stand for {} tokens of {} answers\n", run.learn, probes.n_probe,

@@ -34,6 +34,9 @@ struct ProbeData {
 /// Writes a GGUF file that Model::load() takes as ModelOptions::probes, whole or not at all. Throws Error{io}.
 void write_probes(const std::filesystem::path & path, const ProbeData & data);
 
+inline constexpr int32_t kDefaultProbes = 256;         ///< of a layer and head
+inline constexpr int32_t kDefaultRowsOfAnAnswer = 64;  ///< most tokens recorded of one answer
+
 /// Not thread-safe. Memory: n_layer x n_head x head_dim x 2 bytes for every recorded token.
 class ProbeRecorder {
   public:

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/random_session.h"
 #include "kvsieve/engine.h"
-#include "support/random_model.h"
 
 namespace kvsieve::test {
 namespace {
@@ -41,12 +41,8 @@ std::vector<Logits> run(const TempFile & file, bool repack, const std::string & 
         options.method_options.keep = 0.3;
     }
     Session session(model, options);
-    std::vector<int32_t> tokens(150);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        tokens[i] = 5 + static_cast<int32_t>(i * 31 % 250);
-    }
     std::vector<Logits> out;
-    session.feed(tokens);
+    session.feed(random_tokens(150));
     out.emplace_back(session.logits().begin(), session.logits().end());
     session.feed(std::vector<int32_t>{7});
     out.emplace_back(session.logits().begin(), session.logits().end());
