@@ -14,7 +14,7 @@ SHORT_WEIGHT = 2.0
 
 def reading_loss(model, visual, sample):
     """Characters and colour of each patch -> loss, share right; visual [patches, width]"""
-    z = model.reading(visual).view(len(visual), CHARACTER_SLOTS + 1, CLASSES)
+    z = model.reading(visual).float().view(len(visual), CHARACTER_SLOTS + 1, CLASSES)
     labels = torch.from_numpy(sample.characters)
     letters = F.cross_entropy(z[:, :-1].transpose(1, 2), labels, reduction="none")
     filled = labels[:, :1] > 0
@@ -34,7 +34,7 @@ def guide_loss(tap, packed, spots, prefix, opening):
     rows = spots[:, 0] >= 0
     if not rows.any():
         return q.sum() * 0
-    scores = q[prefix:] @ k.T * q.shape[-1] ** -0.5
+    scores = (q[prefix:] @ k.T).float() * q.shape[-1] ** -0.5
     bias = text_bias(torch.from_numpy(packed["group"]))
     scores = torch.cat([scores[:, :prefix], scores[:, prefix:] + bias], 1)[rows]
     spots = spots[rows]

@@ -47,6 +47,17 @@ class Shape:
         return self.columns**2
 
 
+class Linear(nn.Linear):
+    """Weights stay f32; the product is taken in `products`, bf16 where the processor is faster with it."""
+
+    products = torch.float32
+
+    def forward(self, x):
+        t = Linear.products
+        bias = None if self.bias is None else self.bias.to(t)
+        return F.linear(x.to(t), self.weight.to(t), bias)
+
+
 class BlockAttention(torch.autograd.Function):
     """Exact attention by row blocks; q, k, v are [heads, tokens, size].
 
@@ -67,22 +78,21 @@ class BlockAttention(torch.autograd.Function):
             share = torch.softmax(scores, -1)
             torch.matmul(share, v[:, :keys], out=out[:, first:last])
             shares.append(share)
-        ctx.save_for_backward(q, k, v, out, *shares)
+        ctx.save_for_backward(q, k, v, *shares)
         ctx.plan, ctx.scale = plan, scale
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        q, k, v, out, *shares = ctx.saved_tensors
+        q, k, v, *shares = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        inner = (grad * out).sum(-1, keepdim=True)
         for (first, last, keys, _), share in zip(ctx.plan, shares):
             g = grad[:, first:last]
-            dv[:, :keys] += share.transpose(1, 2) @ g
+            dv[:, :keys].baddbmm_(share.transpose(1, 2), g)
             ds = g @ v[:, :keys].transpose(1, 2)
-            ds.sub_(inner[:, first:last]).mul_(share)
+            ds = torch._softmax_backward_data(ds, share, -1, share.dtype)
             torch.matmul(ds, k[:, :keys], out=dq[:, first:last])
-            dk[:, :keys] += ds.transpose(1, 2) @ q[:, first:last]
+            dk[:, :keys].baddbmm_(ds.transpose(1, 2), q[:, first:last])
         return dq * ctx.scale, dk, dv, None
 
 
@@ -104,7 +114,7 @@ def causal_plan(prefix, text_bias=None, blocks=4):
 
 
 def quick_gelu(x):
-    return x * torch.sigmoid(1.702 * x)
+    return F.silu(1.702 * x) / 1.702
 
 
 class VisionBlock(nn.Module):
@@ -113,13 +123,13 @@ class VisionBlock(nn.Module):
         d = c.vision_width
         self.heads = c.vision_heads
         self.ln1, self.ln2 = (nn.LayerNorm(d, eps=c.layer_norm_eps) for _ in range(2))
-        self.q, self.k, self.v, self.out = (nn.Linear(d, d) for _ in range(4))
-        self.up, self.down = nn.Linear(d, c.vision_ff), nn.Linear(c.vision_ff, d)
+        self.q, self.k, self.v, self.out = (Linear(d, d) for _ in range(4))
+        self.up, self.down = Linear(d, c.vision_ff), Linear(c.vision_ff, d)
 
     def forward(self, x, plan):
         """x [patches, width]"""
         n, d = x.shape
-        y = self.ln1(x)
+        y = self.ln1(x).to(Linear.products)
         q, k, v = (f(y).view(n, self.heads, -1).transpose(0, 1) for f in (self.q, self.k, self.v))
         x = x + self.out(BlockAttention.apply(q, k, v, plan).transpose(0, 1).reshape(n, d))
         return x + self.down(quick_gelu(self.up(self.ln2(x))))
@@ -132,12 +142,12 @@ class Vision(nn.Module):
         super().__init__()
         d = c.vision_width
         self.c = c
-        self.patch = nn.Linear(3 * c.patch**2, d, bias=False)
+        self.patch = Linear(3 * c.patch**2, d, bias=False)
         self.position = nn.Parameter(torch.randn(c.patches, d) * 0.02)
         self.pre_ln, self.post_ln = (nn.LayerNorm(d, eps=c.layer_norm_eps) for _ in range(2))
         self.blocks = nn.ModuleList([VisionBlock(c) for _ in range(c.vision_layers)])
-        self.project_in = nn.Linear(d, 2 * c.width)
-        self.project_out = nn.Linear(2 * c.width, c.width)
+        self.project_in = Linear(d, 2 * c.width)
+        self.project_out = Linear(2 * c.width, c.width)
 
     def trunk(self, pixels, first_row=0):
         """pixels [3, H, 336] normalised -> features [H/14 * 24, vision_width]"""
@@ -168,17 +178,16 @@ class RmsNorm(nn.Module):
 
 
 def rope_table(c, positions):
-    """positions [n] -> cos, sin [n, 1, head_size/2]"""
+    """positions [n] -> unit complex numbers [n, 1, head_size/2]"""
     inverse = c.rope_base ** (-torch.arange(0, c.head_size, 2).float() / c.head_size)
     angle = positions.float()[:, None, None] * inverse
-    return angle.cos(), angle.sin()
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def rotate(x, table):
     """Interleaved RoPE; x [n, heads, head_size]"""
-    cos, sin = table
-    a, b = x[..., 0::2], x[..., 1::2]
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2)
 
 
 class DecoderBlock(nn.Module):
@@ -186,22 +195,22 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.c, d, h = c, c.width, c.heads * c.head_size
         self.norm1, self.norm2 = RmsNorm(d, c.rms_eps), RmsNorm(d, c.rms_eps)
-        self.q, self.k, self.v = (nn.Linear(d, h, bias=False) for _ in range(3))
-        self.out = nn.Linear(h, d, bias=False)
-        self.gate, self.up = (nn.Linear(d, c.ff, bias=False) for _ in range(2))
-        self.down = nn.Linear(c.ff, d, bias=False)
+        self.q, self.k, self.v = (Linear(d, h, bias=False) for _ in range(3))
+        self.out = Linear(h, d, bias=False)
+        self.gate, self.up = (Linear(d, c.ff, bias=False) for _ in range(2))
+        self.down = Linear(c.ff, d, bias=False)
 
     def forward(self, x, table, plan, taps=None):
         """x [n, width]; taps, when a list, receives (q, k) of head 0, each [n, head_size]"""
         n, c = x.shape[0], self.c
-        y = self.norm1(x)
+        y = self.norm1(x).to(Linear.products)
         q, k, v = (f(y).view(n, c.heads, c.head_size) for f in (self.q, self.k, self.v))
-        q, k = (rotate(t, table).transpose(0, 1) for t in (q, k))
+        q, k = (rotate(t, table).transpose(0, 1).to(v.dtype) for t in (q, k))
         if taps is not None:
             taps.append((q[0], k[0]))
         a = BlockAttention.apply(q, k, v.transpose(0, 1), plan)
         x = x + self.out(a.transpose(0, 1).reshape(n, -1))
-        y = self.norm2(x)
+        y = self.norm2(x).to(Linear.products)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
 
 
@@ -228,7 +237,7 @@ class TinyLlava(nn.Module):
         super().__init__()
         self.c = c
         self.vision, self.decoder = Vision(c), Decoder(c)
-        self.reading = nn.Linear(c.width, (CHARACTER_SLOTS + 1) * CLASSES)
+        self.reading = Linear(c.width, (CHARACTER_SLOTS + 1) * CLASSES)
         self.initialise()
 
     @torch.no_grad()
@@ -245,7 +254,8 @@ class TinyLlava(nn.Module):
                 b.down.weight /= (2 * len(part.blocks)) ** 0.5
 
     def logits(self, hidden):
-        return F.linear(self.decoder.norm(hidden), self.decoder.embedding.weight)
+        hidden, table = self.decoder.norm(hidden), self.decoder.embedding.weight
+        return F.linear(hidden.to(Linear.products), table.to(Linear.products)).float()
 
 
 def normalise(image):

@@ -2,6 +2,8 @@
 """Muon for hidden matrices and Adam for the rest, on flat shared buffers."""
 import torch
 
+from model import Linear
+
 MOMENTUM = 0.95
 BETAS = (0.9, 0.98)
 
@@ -9,11 +11,11 @@ BETAS = (0.9, 0.98)
 @torch.no_grad()
 def orthogonalise(u, rounds=5):
     """Newton-Schulz iteration; u [count, rows, columns] with rows <= columns"""
-    x = u / (u.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (u / (u.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(Linear.products)
     for _ in range(rounds):
         a = x @ x.transpose(1, 2)
         x = torch.baddbmm(3.4445 * x, -4.7750 * a + 2.0315 * (a @ a), x)
-    return x
+    return x.float()
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ import losses
 import optim
 import pair
 import store
-from model import TinyLlava
+from model import Linear, TinyLlava
 
 STAGE_OFFSET = {"reading": 0, "strips": 1 << 40, "full": 2 << 40}
 CLIP = 2.0
@@ -48,6 +48,8 @@ def read_options():
     p.add_argument("--average", type=float, default=0.98, help="of the averaged weights")
     p.add_argument("--first-sample", type=int, default=0)
     p.add_argument("--workers", type=int, default=2)
+    p.add_argument("--products", choices=("auto", "f32", "bf16"), default="auto",
+                   help="type of matrix products; auto: bf16 where the processor has tiles for it")
     p.add_argument("--pause-file", help="sleeps between steps while this file exists")
     p.add_argument("--checkpoint-seconds", type=float, default=180)
     return p.parse_args()
@@ -193,6 +195,9 @@ def main():
     os.makedirs(options.work, exist_ok=True)
     torch.set_num_threads(1)
     torch.manual_seed(1)
+    tiles = options.products == "auto" and torch.cpu._is_amx_tile_supported()
+    if tiles or options.products == "bf16":
+        Linear.products = torch.bfloat16
     model, text = start_weights(options)
     flat = store.flat_state(model)
     state = store.resume(options.work, flat) or {"step": 0, "began": time.time()}
