@@ -10,6 +10,7 @@ import canvas
 
 NOTHING = -100
 SPOTS = 4  # patches kept per token
+ROUND = 64  # lengths are multiples of it: a new length costs new kernels, and their memory
 
 
 def plan_conversations(r, questions, longs, share):
@@ -88,6 +89,11 @@ def pack(text, plans, regions, limit):
             turns.append((turn, number, used + first, used + last))
         used, group = used + n, group + 1
     names = ("ids", "targets", "group", "order", "here", "after")
+    n = -used % ROUND  # a group of its own, which nothing is learnt from
+    parts.append((
+        np.zeros(n, np.int64), np.full(n, NOTHING), np.full(n, group), np.arange(n),
+        np.full((n, SPOTS), -1), np.full((n, SPOTS), -1),
+    ))
     packed = {k: np.concatenate(v) for k, v in zip(names, zip(*parts))}
     packed["turns"] = turns
     return packed
