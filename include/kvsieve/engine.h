@@ -110,6 +110,8 @@ struct Callbacks {
     std::function<bool()> is_cancelled;
 };
 
+struct ProbeData;  // of the engine's own
+
 struct SessionOptions {
     std::string method = "full";
     MethodOptions method_options;
@@ -134,6 +136,8 @@ struct SessionOptions {
     /// Observes, plans and compacts also where keep = 1 makes the outcome known beforehand. The result is the same
     /// bit for bit; tests show it.
     bool force_compaction = false;
+    /// Probe queries in place of the model's, recorded with the same model.
+    std::shared_ptr<const ProbeData> probes = nullptr;
 };
 
 enum class FinishReason { end_of_generation, stop_text, length, context, kv_budget };
@@ -247,6 +251,7 @@ struct MethodName {
     std::string name;
     std::map<std::string, std::string> params = {};  ///< as typed
     uint64_t seed = 0;
+    std::shared_ptr<const ProbeData> probes = nullptr;  ///< as SessionOptions; told apart by the object
     [[nodiscard]] auto operator<=>(const MethodName &) const = default;
 };
 

@@ -46,6 +46,7 @@ struct Session::Impl {
     ChatTemplate chat;
     RaggedKvCache cache;
     Eviction eviction;
+    std::vector<LayerProbes> probes;  // of the options
     std::optional<int64_t> max_rows;  // that the cache may hold at any time
     ResidualObserver on_residual;     // of the first prompt's prefill
 

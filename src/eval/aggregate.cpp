@@ -292,6 +292,9 @@ Leaderboard leaderboard(const std::vector<ReportRow> & rows, const std::string &
         }
     }
     std::stable_sort(board.lines.begin(), board.lines.end(), [&](const auto & a, const auto & b) {
+        if ((a.key.method == kOracle) != (b.key.method == kOracle)) {
+            return b.key.method == kOracle;
+        }
         if (!a.at[column] || !b.at[column]) {
             return a.at[column].has_value() && !b.at[column].has_value();
         }

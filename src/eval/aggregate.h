@@ -63,7 +63,8 @@ struct Leaderboard {
         CellKey key;                                   ///< without keep and budget
         std::vector<std::optional<Standing>> at = {};  ///< [shares]
     };
-    std::vector<Line> lines;  ///< best first, at the smallest share where all have a value
+    std::vector<Line>
+        lines;  ///< best first, at the smallest share where all have a value; the oracle without rank, last
 };
 [[nodiscard]] Leaderboard leaderboard(const std::vector<ReportRow> & rows, const std::string & metric);
 /// Perplexities are better when lower.

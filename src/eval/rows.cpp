@@ -138,6 +138,9 @@ std::string rows_as_text(const std::vector<ReportRow> & rows) {
         }
         out += "\n";
     }
+    if (std::ranges::any_of(rows, [](const ReportRow & row) { return row.key.method == kOracle; })) {
+        out += std::string(kOracleNote) + "\n";
+    }
     return out;
 }
 

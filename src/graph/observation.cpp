@@ -122,7 +122,7 @@ LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const 
     std::iota(row_positions_.begin(), row_positions_.end(), row_first_);
     queries_.resize(row_positions_.size() * static_cast<size_t>(config_.n_head) *
                     static_cast<size_t>(config_.head_dim));
-    const bool own = traits.probes && source.probes == nullptr;
+    const bool own = traits.probes && source.probes.empty();
     const int32_t n_saved = std::min(shape.n_tokens, std::max(traits.n_queries, own ? kOwnProbes : 0));
     unrotated_first_ = shape.n_tokens - n_saved;
     unrotated_.resize(static_cast<size_t>(n_saved) * static_cast<size_t>(config_.n_head) *
@@ -208,7 +208,7 @@ LayerScore LayerCapture::score(const Method & method, int32_t il) {
     std::vector<float> norms;
     if (traits_.probes) {
         const int32_t next = shape_.next_position < 0 ? shape_.n_tokens : shape_.next_position;
-        const LayerProbes probes = source_.probes != nullptr ? source_.probes->layer(il) : own_probes();
+        const LayerProbes probes = source_.probes.empty() ? own_probes() : source_.probes[static_cast<size_t>(il)];
         probed = probe_attention(runner_, config_, kv_, decoder_.rope_factors(il), probes, next);
         norms = source_.factors->norms(runner_, config_, kv_, il);
         observation.probe_mean = probed.mean;

@@ -64,7 +64,7 @@ TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
     const Recorder recorder(probe_traits());
     TinyRun run(file.path());
     const OutputFactors factors(*run.decoder, 1);
-    run.prefill(tokens, recorder, true, {}, {.probes = nullptr, .factors = &factors});
+    run.prefill(tokens, recorder, true, {}, {.factors = &factors});
     const GgufEdit weights(file.path());
     for (size_t il = 0; il < 2; ++il) {
         const Recorder::Seen & seen = recorder.seen.at(il);
@@ -108,8 +108,8 @@ TEST(Probes, DoNotDependOnTheNumberOfThreads) {
     const Recorder one(probe_traits()), three(probe_traits());
     TinyRun a(file.path(), KvType::f16, true, 0, 1), b(file.path(), KvType::f16, true, 0, 3);
     const OutputFactors factors_a(*a.decoder, 1), factors_b(*b.decoder, 3);
-    a.prefill(tokens, one, true, {}, {.probes = nullptr, .factors = &factors_a});
-    b.prefill(tokens, three, true, {}, {.probes = nullptr, .factors = &factors_b});
+    a.prefill(tokens, one, true, {}, {.factors = &factors_a});
+    b.prefill(tokens, three, true, {}, {.factors = &factors_b});
     for (size_t il = 0; il < 2; ++il) {
         EXPECT_EQ(one.seen[il].probe_mean, three.seen[il].probe_mean);
         EXPECT_EQ(one.seen[il].probe_square, three.seen[il].probe_square);
