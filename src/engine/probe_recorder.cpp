@@ -342,4 +342,30 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
     return out;
 }
 
+namespace {
+
+template <typename Asked>
+std::shared_ptr<const ProbeData> record_all(const std::shared_ptr<const Model> & model, const SessionOptions & options,
+                                            const Asked & prompt, std::span<const int32_t> answer,
+                                            const Callbacks & callbacks) {
+    constexpr int32_t kAll = std::numeric_limits<int32_t>::max();
+    ProbeRecorder recorder(model, options, kAll);
+    recorder.add_answer(prompt, answer, callbacks);
+    return std::make_shared<const ProbeData>(recorder.probes(kAll, 1));
+}
+
+}  // namespace
+
+std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                  const SessionOptions & options, const Turn & prompt,
+                                                  std::span<const int32_t> answer, const Callbacks & callbacks) {
+    return record_all(model, options, prompt, answer, callbacks);
+}
+
+std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                  const SessionOptions & options, std::span<const int32_t> prompt,
+                                                  std::span<const int32_t> answer, const Callbacks & callbacks) {
+    return record_all(model, options, prompt, answer, callbacks);
+}
+
 }  // namespace kvsieve

@@ -79,11 +79,11 @@ class ProbeFile {
 
 /// What Traits::probes is computed with. Both must outlive the prefill.
 struct ProbeSource {
-    std::span<const LayerProbes> probes = {};  ///< [n_layer]; empty: the prompt's own last queries
+    std::span<const LayerProbes> probes = {};  ///< [n_layer]; empty: the prompt's own last queries behind its image
     const OutputFactors * factors = nullptr;
 };
 
-/// Where a model has no probes, so many of the prompt's last queries take their place.
+/// Where a model has no probes, at most so many of the prompt's last queries take their place.
 inline constexpr int32_t kOwnProbes = 256;
 
 }  // namespace kvsieve

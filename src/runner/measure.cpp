@@ -5,12 +5,10 @@
 #include <chrono>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <optional>
 #include <set>
 #include <utility>
 
-#include "engine/probe_recorder.h"
 #include "eval/data_uri.h"
 #include "eval/grid.h"
 #include "eval/inequality.h"
@@ -178,10 +176,9 @@ class Measurement {
     /// The probes of the oracle: every token of the true answer.
     void record_answer(const std::shared_ptr<const Model> & model) {
         const auto start = Clock::now();
-        ProbeRecorder recorder(model, session_options(), std::numeric_limits<int32_t>::max());
-        with_prompt(
-            [&](const auto & prompt, const Callbacks & callbacks) { recorder.add_answer(prompt, answer_, callbacks); });
-        answer_probes_ = std::make_shared<const ProbeData>(recorder.probes(std::numeric_limits<int32_t>::max(), 1));
+        with_prompt([&](const auto & prompt, const Callbacks & callbacks) {
+            answer_probes_ = probes_of_answer(model, session_options(), prompt, answer_, callbacks);
+        });
         times_.prefill += ms_since(start);
     }
 
