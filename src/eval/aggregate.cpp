@@ -225,6 +225,10 @@ LayerInequality layer_inequality(const Results & results) {
     return out;
 }
 
+bool has_oracle(const std::vector<ReportRow> & rows) {
+    return std::ranges::any_of(rows, [](const ReportRow & row) { return row.key.method == kOracle; });
+}
+
 bool lower_is_better(const std::string & metric) {
     return metric.starts_with("ppl");
 }

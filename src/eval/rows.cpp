@@ -138,7 +138,7 @@ std::string rows_as_text(const std::vector<ReportRow> & rows) {
         }
         out += "\n";
     }
-    if (std::ranges::any_of(rows, [](const ReportRow & row) { return row.key.method == kOracle; })) {
+    if (has_oracle(rows)) {
         out += std::string(kOracleNote) + "\n";
     }
     return out;

@@ -118,10 +118,6 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
     return svg.str();
 }
 
-bool has_oracle(const std::vector<ReportRow> & rows) {
-    return std::ranges::any_of(rows, [](const ReportRow & row) { return row.key.method == kOracle; });
-}
-
 std::string oracle_note() {
     return "<p class=\"note\">" + escape(kOracleNote) + " It has no rank and no part in the frontier.</p>\n";
 }
@@ -157,12 +153,10 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
             // a bar from 8% (the worst of the column) to 100% (the best)
             const double width = worst[i] > best[i] ? 8 + 92 * (worst[i] - loss) / (worst[i] - best[i]) : 100;
             const bool is_best = ranked && loss <= best[i];
+            const std::string mark = is_best ? " best" : ranked ? "" : " bound";
             row.push_back(
-                "<div class=\"value" +
-                std::string(is_best  ? " best"
-                            : ranked ? ""
-                                     : " bound") +
-                "\">" + (line.at[i]->interpolated ? "≈ " : "") + metric_text(metric, estimate.value) +
+                "<div class=\"value" + mark + "\">" + (line.at[i]->interpolated ? "≈ " : "") +
+                metric_text(metric, estimate.value) +
                 (line.at[i]->interpolated ? "" : "<small>" + interval_text(metric, estimate) + "</small>") +
                 (ranked ? "<i class=\"bar " + colours.of(line.key) + "\" style=\"width:" + fixed(width, 0) + "%\"></i>"
                         : "") +
