@@ -106,7 +106,7 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
 
 ProbeSource Model::Impl::probe_source(const Decoder & decoder) const {
     std::call_once(factors_made_, [&] { factors_ = std::make_unique<OutputFactors>(decoder, n_threads); });
-    return {probes.get(), factors_.get()};
+    return {probes ? probes->layers() : std::span<const LayerProbes>(), factors_.get()};
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

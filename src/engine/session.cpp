@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/generation.h"
+#include "engine/probe_recorder.h"
 #include "engine/row_cap.h"
 #include "engine/session_impl.h"
 #include "kvsieve/error.h"
@@ -80,6 +81,14 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
     if (options.n_ctx < 0) {
         throw Error(ErrorCode::invalid_argument,
                     "the context must have at least 1 token, got " + std::to_string(options.n_ctx));
+    }
+    if (options.probes && options.probes->model_fingerprint != model->info().fingerprint) {
+        throw Error(ErrorCode::bad_input, "the probes were recorded with the model with fingerprint " +
+                                              options.probes->model_fingerprint + ", this one has " +
+                                              model->info().fingerprint);
+    }
+    if (options.probes) {
+        probes = options.probes->layers();
     }
     const auto & profile = options.method_options.profile;
     if (profile && !profile->model_fingerprint.empty() && profile->model_fingerprint != model->info().fingerprint) {
@@ -281,10 +290,13 @@ void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
     const Method & used = *maker.method;
     const bool observe = !maker.keeps_everything;
     Planner planner = std::move(maker.planner);
-    const ProbeSource probes = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    ProbeSource source = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    if (!probes.empty()) {
+        source.probes = probes;
+    }
     arriving.reset(new FirstPrompt{
         std::move(maker),
-        {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), probes}});
+        {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), source}});
     arriving->work.on_residual(on_residual);
 }
 

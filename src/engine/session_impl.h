@@ -47,6 +47,7 @@ struct Session::Impl {
     RaggedKvCache cache;
     Eviction eviction;
     ResidualObserver on_residual;  // of the first prompt's prefill
+    std::vector<LayerProbes> probes;  // of the options
 
     std::unique_ptr<FirstPrompt> arriving;  // while it is prefilled
 

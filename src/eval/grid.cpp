@@ -74,6 +74,10 @@ CellKey method_of(const std::string & text) {
 
 }  // namespace
 
+std::string registered_method(const CellKey & key) {
+    return key.method == kOracle ? "sieve" : key.method;
+}
+
 std::map<std::string, std::string> method_params(const CellKey & key) {
     std::map<std::string, std::string> params = key.params;
     params.erase(kProfile);
@@ -115,16 +119,18 @@ std::vector<CellKey> parse_grid(const GridText & text) {
         }
     };
     std::vector<std::string> names;
-    if (text.methods == "all") {
+    for (const std::string & name : list_of(text.methods, "--methods")) {
+        if (name != "all") {
+            names.push_back(name);
+            continue;
+        }
         for (const MethodInfo & info : methods()) {
             names.emplace_back(info.name);
         }
-    } else {
-        names = list_of(text.methods, "--methods");
     }
     for (const std::string & part : names) {
         CellKey key = method_of(part);
-        const bool takes_keep = !method_info(key.method).keep_of.empty() && !key.params.contains(kProfile);
+        const bool takes_keep = !method_info(registered_method(key)).keep_of.empty() && !key.params.contains(kProfile);
         if (takes_keep && keeps.empty() && budgets.empty()) {
             refuse("method " + key.method + " needs --keep or --budget");
         }
@@ -135,7 +141,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
         for (const double keep : takes_keep && !keeps.empty() ? keeps : std::vector<double>{1.0}) {
             CellKey checked = key;
             checked.keep = keep;
-            static_cast<void>(make_method(key.method, method_options(checked)));
+            static_cast<void>(make_method(registered_method(key), method_options(checked)));
         }
         if (!takes_keep) {
             add(key);

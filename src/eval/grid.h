@@ -14,7 +14,7 @@ namespace kvsieve {
 
 /// Lists as typed, separated by commas.
 struct GridText {
-    std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last", or "all" of the registry
+    std::string_view methods;   ///< "prefixkv,aircache:alpha=0.8:queries=last", or "all" of the registry; kOracle too
     std::string_view keeps;     ///< "0.5,0.2", may be empty
     std::string_view budgets;   ///< shares of the full f16 bytes, may be empty
     std::string_view kv_types;  ///< "f16,q8_0,q4_0-unrotated"
@@ -26,6 +26,8 @@ struct GridText {
 /// outside (0, 1].
 [[nodiscard]] std::vector<CellKey> parse_grid(const GridText & text);
 
+/// The method of the registry that plans a cell: the oracle's is sieve.
+[[nodiscard]] std::string registered_method(const CellKey & key);
 /// A cell's parameters of its method: without the profile.
 [[nodiscard]] std::map<std::string, std::string> method_params(const CellKey & key);
 /// What a cell asks of its method; reads its profile. Throws what read_profile() throws.

@@ -122,6 +122,34 @@ TEST(ProbeFile, OfAnotherModelOrCutIsRefused) {
     }
 }
 
+TEST(SessionProbes, TakeThePlaceOfTheModelsInASessionAndInASharedPrefill) {
+    const Recorded recorded;
+    ProbeRecorder recorder(recorded.model, {}, 10);
+    EXPECT_EQ(recorder.add_answer(random_tokens(30, 7), random_tokens(6, 8)), 6);
+    const auto probes = std::make_shared<ProbeData>(recorder.probes(1000, 1));
+    EXPECT_EQ(probes->n_probe, 6) << "every query its own probe";
+    const auto model = Model::load(recorded.with_probes());
+    const auto prompt = random_tokens(200, 3);
+    SharedPrefill shared(model, {}, {{.name = "sieve"}, {.name = "sieve", .probes = probes}, {.name = "h2o"}});
+    shared.feed(prompt);
+    std::vector<std::vector<LayerPlan>> plans;
+    for (const auto & own : {std::shared_ptr<ProbeData>(), probes}) {
+        SessionOptions options;
+        options.method = "sieve";
+        options.method_options.keep = 0.3;
+        options.probes = own;
+        Session session(model, options);
+        session.feed(prompt);
+        plans.push_back(session.plan()->layers);
+        EXPECT_EQ(shared.begin(options).plan()->layers, plans.back());
+    }
+    EXPECT_NE(plans[0], plans[1]);
+    probes->model_fingerprint = "another";
+    SessionOptions options;
+    options.probes = probes;
+    expect_error(ErrorCode::bad_input, "fingerprint another", [&] { Session(model, options); });
+}
+
 TEST(ProbeRecorder, GoesOnFromTheModelsOwnProbes) {
     const Recorded recorded(1000);  // every query its own probe
     const auto grown_by = [&](const std::shared_ptr<const Model> & model, int32_t n_probe) {
