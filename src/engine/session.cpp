@@ -277,7 +277,7 @@ void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
     const Method & used = *maker.method;
     const bool observe = !maker.keeps_everything;
     Planner planner = std::move(maker.planner);
-    const ProbeSource probes = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    const ProbeSource probes = observe && used.traits().probes ? parts().probe_source() : ProbeSource();
     arriving.reset(new FirstPrompt{
         std::move(maker),
         {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), probes}});
