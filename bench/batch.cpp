@@ -6,7 +6,6 @@
 //       of N_PROMPT tokens comes in
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,10 +16,13 @@
 #include <utility>
 #include <vector>
 
+#include "eval/made_up_tokens.h"
+#include "eval/metrics.h"
 #include "kvsieve/batch.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 #include "kvsieve/kv_cache.h"
+#include "program.h"
 
 using namespace kvsieve;
 
@@ -31,25 +33,16 @@ constexpr int32_t kMost = 1024;  // sequences
 
 Request request_of(const Model & model, int32_t n_prompt, int32_t n_gen, uint32_t seed) {
     Request request;
-    const auto n_vocab = static_cast<uint32_t>(model.info().n_vocab);
-    const uint32_t first = n_vocab > 512 ? 256 : 0;  // behind most special tokens
-    for (int32_t i = 0; i < n_prompt; ++i) {
-        seed = seed * 1664525U + 1013904223U;
-        request.tokens.push_back(static_cast<int32_t>(first + (seed >> 8U) % (n_vocab - first)));
-    }
+    request.tokens = made_up_tokens(model.info().n_vocab, n_prompt, seed);
     request.generate.n_predict = n_gen;
     request.session.n_ctx = n_prompt + n_gen + 1;
     return request;
 }
 
-/// Layers differ as PrefixKV's do; the mean share kept is kKeep.
 Profile profile_of(const ModelInfo & info) {
     Profile profile;
     for (int32_t il = 0; il < info.n_layer; ++il) {
-        profile.forget.push_back(1.0 - kKeep * (il % 2 == 0 ? 1.5 : 0.5));
-    }
-    if (info.n_layer % 2 != 0) {
-        profile.forget.back() = 1.0 - kKeep;
+        profile.forget.push_back(1.0 - layer_share(kKeep, il, info.n_layer));
     }
     profile.model_fingerprint = info.fingerprint;
     return profile;
@@ -126,12 +119,6 @@ void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int
     }
 }
 
-/// Value below which a share of the ascending values lies (nearest rank).
-double quantile(const std::vector<double> & values, double share) {
-    const double rank = std::ceil(share * static_cast<double>(values.size())) - 1;
-    return values.at(static_cast<size_t>(std::max(rank, 0.0)));
-}
-
 void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_prompt) {
     using Clock = std::chrono::steady_clock;
     BatchEngine engine(model, {.max_sequences = n_seq + 1});
@@ -159,9 +146,6 @@ void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_pr
         timed_step(beside);
     } while (engine.usage().n_waiting + engine.usage().n_prefilling > 0);
     const double prefill_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-    for (std::vector<double> * times : {&alone, &beside}) {
-        std::sort(times->begin(), times->end());
-    }
     const nlohmann::ordered_json line = {{"benchmark", "gap"},
                                          {"n_seq", n_seq},
                                          {"n_prompt", n_prompt},
@@ -169,7 +153,7 @@ void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_pr
                                          {"alone_ms_p50", quantile(alone, 0.5)},
                                          {"gap_ms_p50", quantile(beside, 0.5)},
                                          {"gap_ms_p99", quantile(beside, 0.99)},
-                                         {"gap_ms_max", beside.back()},
+                                         {"gap_ms_max", quantile(beside, 1.0)},
                                          {"newcomer_ms", prefill_ms}};
     std::printf("%s\n", line.dump().c_str());
     for (const uint64_t id : ids) {
