@@ -81,7 +81,7 @@ std::vector<LayerProbes> ProbeData::layers() const {
 
 /// Keeps everything and takes the queries of the last tokens and the share of attention that they pay to what stands
 /// before them.
-class ProbeRecorder::Recorder final : public Method {
+class ProbeRecorder::Recorder final : public Watcher {
   public:
     Recorder(ProbeRecorder & out, int32_t n_answer) : out_(out) {
         traits_.n_queries = n_answer;
@@ -93,8 +93,6 @@ class ProbeRecorder::Recorder final : public Method {
         }
     }
     [[nodiscard]] const std::vector<int32_t> & tokens() const { return tokens_; }
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
-    void check(const PromptShape &) const override {}
     [[nodiscard]] LayerScore score(const PromptShape & prompt, int32_t il,
                                    const LayerObservation & obs) const override {
         const int32_t n_prompt = prompt.n_tokens - traits_.n_queries;
@@ -115,16 +113,9 @@ class ProbeRecorder::Recorder final : public Method {
         });
         return {};
     }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
-        return whole_layer(prompt.n_tokens);
-    }
-    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
-        return whole_plan(prompt);
-    }
 
   private:
     ProbeRecorder & out_;
-    Traits traits_;
     std::vector<int32_t> tokens_;  // of the answer, that are recorded
 };
 

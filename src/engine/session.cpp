@@ -74,9 +74,9 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
                     "a cap on the KV rows needs a method of the registry, not one of the caller's own");
     }
     if (method->traits().row_types && options.kv_type != KvType::f16) {
-        throw Error(ErrorCode::invalid_argument,
-                    "method " + options.method + " chooses the row types itself here; expected KV type f16, got " +
-                        std::string(kv_type_name(options.kv_type)));
+        throw Error(ErrorCode::invalid_argument, "method " + options.method +
+                                                     " chooses the row types itself here; expected KV type f16, got " +
+                                                     std::string(kv_type_name(options.kv_type)));
     }
     if (options.n_ctx < 0) {
         throw Error(ErrorCode::invalid_argument,
@@ -290,7 +290,7 @@ void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
     const Method & used = *maker.method;
     const bool observe = !maker.keeps_everything;
     Planner planner = std::move(maker.planner);
-    ProbeSource source = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    ProbeSource source = observe && used.traits().probes ? parts().probe_source() : ProbeSource();
     if (!probes.empty()) {
         source.probes = probes;
     }

@@ -17,7 +17,7 @@ struct Scored {
 };
 
 /// Keeps everything and lets methods score what they asked for. Belongs to one session.
-class Observers final : public Method {
+class Observers final : public Watcher {
   public:
     explicit Observers(std::vector<Scored *> methods) : methods_(std::move(methods)) {
         Traits all;
@@ -26,7 +26,6 @@ class Observers final : public Method {
         }
         traits_ = watching(all);
     }
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
     void check(const PromptShape & prompt) const override {
         for (Scored * one : methods_) {
             try {
@@ -49,16 +48,9 @@ class Observers final : public Method {
         }
         return {};
     }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
-        return whole_layer(prompt.n_tokens);
-    }
-    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
-        return whole_plan(prompt);
-    }
 
   private:
     std::vector<Scored *> methods_;
-    Traits traits_;
 };
 
 }  // namespace

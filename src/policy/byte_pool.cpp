@@ -30,7 +30,7 @@ double error_of(KvType type) {
 
 /// What a 64th of an f16 row must bring in, for a row of this type: rows above it stay.
 double threshold(double price, KvType type) {
-    return price * static_cast<double>(row_cost(type)) / (1.0 - error_of(type));
+    return price * static_cast<double>(row_cost(type)) / (1.0 - kValueErrorWeight * error_of(type));
 }
 
 class Histogram {
@@ -139,7 +139,7 @@ class Pool {
                 const int64_t n = rows_at(i, type, price);
                 const double kept = histogram.sum_of(n);
                 const double loss = histogram.sum() - kept +
-                                    error_of(type) * (lists_[i].value_noise * kept + lists_[i].key_noise) +
+                                    error_of(type) * (kValueErrorWeight * kept + lists_[i].key_noise) +
                                     price * static_cast<double>(n * row_cost(type));
                 if (t == 0 || loss <= least) {
                     least = loss;
@@ -187,7 +187,8 @@ class Pool {
                 0, out_[i].n_kept - histograms_[i].n_above(at)));  // what is safe may reach below the price
             std::sort(squares.begin(), squares.end(), std::greater<>());
             for (size_t k = n_taken; k < squares.size(); ++k) {
-                candidates.push_back({squares[k] * (1.0 - error_of(type)) / static_cast<double>(row_cost(type)), i});
+                candidates.push_back(
+                    {squares[k] * (1.0 - kValueErrorWeight * error_of(type)) / static_cast<double>(row_cost(type)), i});
             }
         }
         std::stable_sort(candidates.begin(), candidates.end(),

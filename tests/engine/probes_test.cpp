@@ -15,17 +15,7 @@ namespace {
 constexpr GenerateOptions kShort{.n_predict = 12, .stop = {}, .sampling = {}};
 
 ModelShape other_shape() {
-    ModelShape shape;
-    shape.n_layer = 2;
-    shape.n_embd = 64;
-    shape.n_head = 4;
-    shape.n_head_kv = 2;
-    shape.head_dim = 64;
-    shape.n_ff = 96;
-    shape.n_vocab = 270;
-    shape.n_ctx = 1024;
-    shape.type = GGML_TYPE_F32;
-    return shape;
+    return narrow_shape(2, 1024);
 }
 
 /// A model of its own and probes of two answers that it gave.

@@ -50,7 +50,8 @@ double loss_of(const Lists & of, const std::vector<ByteShare> & shares) {
         std::vector<double> sorted = of.scores[i];
         std::sort(sorted.begin(), sorted.end(), std::greater<>());
         for (size_t k = 0; k < sorted.size(); ++k) {
-            loss += sorted[k] * sorted[k] * (std::cmp_less(k, shares[i].n_kept) ? error(shares[i].type) : 1.0);
+            loss += sorted[k] * sorted[k] *
+                    (std::cmp_less(k, shares[i].n_kept) ? kValueErrorWeight * error(shares[i].type) : 1.0);
         }
         loss += error(shares[i].type) * of.lists[i].key_noise;
     }
@@ -89,7 +90,9 @@ double least_loss(const Lists & some, int64_t budget) {
         for (size_t i = 0, rest = combination; i < 3; ++i, rest /= 3) {
             shares[i].type = static_cast<KvType>(rest % 3);
             for (const double x : some.scores[i]) {
-                rows.push_back({x * x * (1 - error[rest % 3]) / static_cast<double>(row_cost(shares[i].type)), i});
+                rows.push_back(
+                    {x * x * (1 - kValueErrorWeight * error[rest % 3]) / static_cast<double>(row_cost(shares[i].type)),
+                     i});
             }
         }
         std::sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.worth > b.worth; });

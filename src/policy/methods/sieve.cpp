@@ -111,8 +111,7 @@ class SieveAllocator final : public Allocator {
 /// One pool of bytes: rows and row types of all layers and KV heads.
 class SieveByteAllocator final : public Allocator {
   public:
-    SieveByteAllocator(double keep, double safe, double value_noise, double noise)
-        : keep_(keep), safe_(safe), value_noise_(value_noise), noise_(noise) {}
+    SieveByteAllocator(double keep, double safe, double noise) : keep_(keep), safe_(safe), noise_(noise) {}
 
     void observe(Traits & traits) const override { traits.row_types = true; }
 
@@ -162,7 +161,7 @@ class SieveByteAllocator final : public Allocator {
         return std::accumulate(of_heads.begin(), of_heads.end(), 0.0) / static_cast<double>(of_heads.size());
     }
 
-    double keep_, safe_, value_noise_, noise_;
+    double keep_, safe_, noise_;
 };
 
 bool chooses_types(const BoundParams & p) {
@@ -199,35 +198,33 @@ MethodFile sieve_file() {
                                      return std::make_unique<SieveScorer>(p.number("spread"), p.number("output") != 0,
                                                                           chooses_types(p));
                                  }},
-            .allocator =
-                AllocatorPart{.name = "sieve",
-                              .summary = "The best scores of all layers and KV heads, a safe share to each of them.",
-                              .needs_mass = true,
-                              .params = {{.name = "safe",
-                                          .help = "share of its n(T) rows that every layer and KV head keeps",
-                                          .def = 0.5,
-                                          .min = 0,
-                                          .max = 1},
-                                         {.name = "precision",
-                                          .help = "auto: every layer and KV head gets rows of f16, q8_0 or q4_0, and "
-                                                  "keep is a share of the bytes of all rows in f16; cache: rows are "
-                                                  "all of the cache's type",
-                                          .def = std::string("cache"),
-                                          .choices = {"cache", "auto"}},
-                                         {.name = "values", .help = "x", .def = 1.0, .min = 0, .max = 1000},
-                                         {.name = "noise",
-                                          .help = "precision=auto: weight of the error of quantised keys beside that "
-                                                  "of values",
-                                          .def = 4.0,
-                                          .min = 0,
-                                          .max = 1000}},
-                              .make = [](const BoundParams & p) -> std::unique_ptr<Allocator> {
-                                  if (chooses_types(p)) {
-                                      return std::make_unique<SieveByteAllocator>(
-                                          p.keep(), p.number("safe"), p.number("values"), p.number("noise"));
-                                  }
-                                  return std::make_unique<SieveAllocator>(p.keep(), p.number("safe"));
-                              }}};
+            .allocator = AllocatorPart{
+                .name = "sieve",
+                .summary = "The best scores of all layers and KV heads, a safe share to each of them.",
+                .needs_mass = true,
+                .params = {{.name = "safe",
+                            .help = "share of its n(T) rows that every layer and KV head keeps",
+                            .def = 0.5,
+                            .min = 0,
+                            .max = 1},
+                           {.name = "precision",
+                            .help = "auto: every layer and KV head gets rows of f16, q8_0 or q4_0, and "
+                                    "keep is a share of the bytes of all rows in f16; cache: rows are "
+                                    "all of the cache's type",
+                            .def = std::string("cache"),
+                            .choices = {"cache", "auto"}},
+                           {.name = "noise",
+                            .help = "precision=auto: weight of the error of quantised keys beside that "
+                                    "of values",
+                            .def = 4.0,
+                            .min = 0,
+                            .max = 1000}},
+                .make = [](const BoundParams & p) -> std::unique_ptr<Allocator> {
+                    if (chooses_types(p)) {
+                        return std::make_unique<SieveByteAllocator>(p.keep(), p.number("safe"), p.number("noise"));
+                    }
+                    return std::make_unique<SieveAllocator>(p.keep(), p.number("safe"));
+                }}};
 }
 
 }  // namespace kvsieve
