@@ -178,7 +178,8 @@ void add_eval_command(CLI::App & app) {
         ->required();
     text("--keep", args->keeps, "LIST", "Fractions of the KV entries that methods keep");
     text("--budget", args->budgets, "LIST", "Shares of the full f16 bytes; keep is solved for each sample");
-    text("--kv-type", args->kv_types, "LIST", "Types of the rows: f16, q8_0, q4_0, q8_0-unrotated, q4_0-unrotated")
+    text("--kv-type", args->kv_types, "LIST",
+         "Types of the rows: f16, q8_0, q4_0, q8_0-unrotated, q4_0-unrotated, auto")
         ->capture_default_str();
     text("--system", args->system, "TEXT", "System message");
     add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "Most tokens of a generated answer");

@@ -17,11 +17,11 @@ namespace {
 constexpr std::array<double, 3> kError = {0.0, 2.9e-5, 7.4e-3};  // by KvType
 constexpr std::array<KvType, 3> kTypes = {KvType::f16, KvType::q8_0, KvType::q4_0};
 
-/// Squares of scores fall into buckets of a 64th of an octave, 32 octaves below the largest; the last has the rest.
+/// Squares of scores fall into buckets of a 32nd of an octave, 64 octaves below the largest; the last has the rest.
 constexpr size_t kBuckets = 2048;
 
 uint64_t key_of(double square) {
-    return std::bit_cast<uint64_t>(square) >> 46U;
+    return std::bit_cast<uint64_t>(square) >> 47U;
 }
 
 double error_of(KvType type) {
@@ -104,7 +104,7 @@ class Pool {
         const double with_types = lowest_price([&](double price) { return choose(price); });
         choose(with_types);
         const double price = lowest_price([&](double at) { return count(at); });
-        fill(price, budget_ - count(price));
+        sharpen(fill(price, budget_ - count(price)));
         return out_;
     }
 
@@ -161,8 +161,8 @@ class Pool {
         return total;
     }
 
-    /// Spends what is left on the best of the rows around the price.
-    void fill(double price, int64_t left) {
+    /// Spends what is left on the best of the rows around the price; what is left then.
+    int64_t fill(double price, int64_t left) {
         struct Candidate {
             double worth;  // of a 64th of an f16 row
             size_t list;
@@ -172,7 +172,7 @@ class Pool {
         for (size_t i = 0; i < lists_.size(); ++i) {
             const KvType type = out_[i].type;
             const double at = threshold(price, type);
-            const size_t first = histograms_[i].bucket(at), last = histograms_[i].bucket(0.97 * at);
+            const size_t first = histograms_[i].bucket(at), last = histograms_[i].bucket(0.95 * at);
             squares.clear();
             for (const Run & run : lists_[i].scores.runs) {
                 for (size_t k = run.begin; k < run.end; ++k) {
@@ -200,6 +200,37 @@ class Pool {
                 ++out_[one.list].n_kept;
             }
         }
+        return left;
+    }
+
+    /// Where all rows stay, what is left buys better types.
+    void sharpen(int64_t left) {
+        for (;;) {
+            size_t best = out_.size();
+            double most = 0;
+            for (size_t i = 0; i < out_.size(); ++i) {
+                const ByteShare & one = out_[i];
+                if (one.type == KvType::f16 || one.n_kept == 0 || cost_of_next(one) > left) {
+                    continue;
+                }
+                const double error = kValueErrorWeight * histograms_[i].sum_of(one.n_kept) + lists_[i].key_noise;
+                const double gain =
+                    (error_of(one.type) - error_of(next(one.type))) * error / static_cast<double>(cost_of_next(one));
+                if (best == out_.size() || gain > most) {
+                    best = i;
+                    most = gain;
+                }
+            }
+            if (best == out_.size()) {
+                return;
+            }
+            left -= cost_of_next(out_[best]);
+            out_[best].type = next(out_[best].type);
+        }
+    }
+    static KvType next(KvType type) { return type == KvType::q4_0 ? KvType::q8_0 : KvType::f16; }
+    static int64_t cost_of_next(const ByteShare & one) {
+        return one.n_kept * (row_cost(next(one.type)) - row_cost(one.type));
     }
 
     std::span<const ByteList> lists_;

@@ -66,7 +66,11 @@ TEST(BytePool, SpendsTheBudgetAndNoMore) {
             const auto budget = static_cast<int64_t>(share * static_cast<double>(all));
             const auto shares = share_bytes(some.lists, budget, 0.3, true, 1);
             EXPECT_LE(cost_of(shares), budget);
-            EXPECT_GT(cost_of(shares), budget - row_cost(KvType::f16));
+            const auto whole = [&](const ByteShare & one) {
+                return one.n_kept == static_cast<int64_t>(some.scores[0].size());
+            };
+            EXPECT_TRUE(cost_of(shares) > budget - row_cost(KvType::f16) || std::ranges::all_of(shares, whole))
+                << cost_of(shares) << " of " << budget;
             for (const ByteShare & one : shares) {
                 const double safe = 0.3 * static_cast<double>(budget) / static_cast<double>(shares.size());
                 EXPECT_GE(static_cast<double>((one.n_kept + 1) * row_cost(one.type)), safe - 1);
@@ -76,43 +80,38 @@ TEST(BytePool, SpendsTheBudgetAndNoMore) {
     }
 }
 
-/// Every combination of types, each with the rows that one price for a byte buys.
-double least_loss(const Lists & some, int64_t budget) {
-    struct Row {
-        double worth;
-        size_t list;
-    };
-    double least = std::numeric_limits<double>::infinity();
+/// No choice of rows and types within the budget loses less: the largest sum over the lists of the least of what is
+/// lost plus `price` times what is paid, minus the price of the budget.
+double bound_of(const Lists & of, int64_t budget) {
     const std::vector<double> error = {0.0, 2.9e-5, 7.4e-3};
-    for (size_t combination = 0; combination < 27; ++combination) {
-        std::vector<ByteShare> shares(3);
-        std::vector<Row> rows;
-        for (size_t i = 0, rest = combination; i < 3; ++i, rest /= 3) {
-            shares[i].type = static_cast<KvType>(rest % 3);
-            for (const double x : some.scores[i]) {
-                rows.push_back(
-                    {x * x * (1 - kValueErrorWeight * error[rest % 3]) / static_cast<double>(row_cost(shares[i].type)),
-                     i});
+    double bound = 0;
+    for (double power = -30; power < 12; power += 0.25) {
+        const double price = std::exp2(power);
+        double sum = -price * static_cast<double>(budget);
+        for (size_t i = 0; i < of.lists.size(); ++i) {
+            double least = std::numeric_limits<double>::infinity();
+            for (size_t t = 0; t < 3; ++t) {
+                const auto cost = static_cast<double>(row_cost(static_cast<KvType>(t)));
+                double loss = error[t] * of.lists[i].key_noise;
+                for (const double x : of.scores[i]) {
+                    loss += std::min(x * x, kValueErrorWeight * error[t] * x * x + price * cost);
+                }
+                least = std::min(least, loss);
             }
+            sum += least;
         }
-        std::sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.worth > b.worth; });
-        for (int64_t left = budget; const Row & row : rows) {
-            if (row_cost(shares[row.list].type) <= left) {
-                left -= row_cost(shares[row.list].type);
-                ++shares[row.list].n_kept;
-            }
-        }
-        least = std::min(least, loss_of(some, shares));
+        bound = std::max(bound, sum);
     }
-    return least;
+    return bound;
 }
 
-TEST(BytePool, IsNearlyAsGoodAsTheBestOfAllCombinations) {
-    for (uint32_t seed = 0; seed < 30; ++seed) {
-        const Lists some = some_lists(3, 400, seed + 100, seed % 3 == 0 ? 500.0 : 0.0);
-        for (const int64_t budget : {2'000, 8'000, 30'000, 50'000}) {
+TEST(BytePool, NothingLosesMuchLess) {
+    for (uint32_t seed = 0; seed < 6; ++seed) {
+        const Lists some = some_lists(60, 200, seed + 100, seed % 3 == 0 ? 500.0 : 0.0);
+        for (const double share : {0.05, 0.1, 0.3, 0.6}) {
+            const auto budget = static_cast<int64_t>(share * 60 * 200 * static_cast<double>(row_cost(KvType::f16)));
             const auto shares = share_bytes(some.lists, budget, 0.0, true, 1);
-            EXPECT_LE(loss_of(some, shares), 1.05 * least_loss(some, budget)) << seed << " " << budget;
+            EXPECT_LE(loss_of(some, shares), 1.1 * bound_of(some, budget)) << seed << " " << share;
         }
     }
 }

@@ -125,7 +125,6 @@ class SieveByteAllocator final : public Allocator {
             for (size_t g = 0; g < n_set; ++g) {
                 lists.push_back(
                     {{.all = std::span(layer.score).subspan(g * n_tokens, n_tokens), .runs = runs, .n = n_places(runs)},
-                     value_noise_,
                      noise_ * noise_of(layer, g, n_set)});
             }
         }
