@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "eval/metrics.h"
 #include "graph/attention_kernel.h"
 #include "graph/ragged_attention.h"
 
@@ -51,11 +52,6 @@ double ms_of(const std::function<void()> & work) {
 
 double best(const std::vector<double> & ms) {
     return *std::min_element(ms.begin(), ms.end());
-}
-
-double median(std::vector<double> ms) {
-    std::sort(ms.begin(), ms.end());
-    return ms[ms.size() / 2];
 }
 
 double gbps(size_t bytes, double ms) {
@@ -235,9 +231,9 @@ void measure(const Shape & shape, const Arguments & arguments, PlainReading & re
     line["target"] = attention_kernel_target();
     line["max_difference"] = difference;
     line["kernel_ms"] = best(kernel);
-    line["kernel_ms_median"] = median(kernel);
+    line["kernel_ms_median"] = quantile(kernel, 0.5);
     line["ggml_ms"] = best(ggml);
-    line["ggml_ms_median"] = median(ggml);
+    line["ggml_ms_median"] = quantile(ggml, 0.5);
     line["kernel_gbps"] = kernel_gbps;
     line["ggml_gbps"] = gbps(step.bytes(), best(ggml));
     line["read_gbps"] = read_gbps;

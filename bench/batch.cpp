@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 // What the batch engine does with requests whose prompts come while others decode. JSON lines.
-//   kvsieve_batch_cost together MODEL MIB [N_PROMPT N_GEN]  how many sequences decode together in so many bytes: with
-//       everything kept in f16, and with PrefixKV at keep 0.2 in f16 and q8_0, online and with a profile
+//   kvsieve_batch_cost together MODEL MIB [N_PROMPT N_GEN [CASE,...]]  how many sequences decode together in so many
+//       bytes: with everything kept in f16 (case 0), and with PrefixKV at keep 0.2 in f16 and q8_0, with a profile (1,
+//       2) and online (3, 4). Every sequence is prefilled; the count depends on the model's KV shape only.
 //   kvsieve_batch_cost gap MODEL [N_SEQ N_PROMPT]           time between two tokens of N_SEQ sequences while a newcomer
 //       of N_PROMPT tokens comes in
 #include <algorithm>
+#include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,10 +18,14 @@
 #include <utility>
 #include <vector>
 
+#include "eval/made_up_tokens.h"
+#include "eval/metrics.h"
 #include "kvsieve/batch.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
 #include "kvsieve/kv_cache.h"
+#include "policy/number.h"
+#include "program.h"
 
 using namespace kvsieve;
 
@@ -31,42 +36,39 @@ constexpr int32_t kMost = 1024;  // sequences
 
 Request request_of(const Model & model, int32_t n_prompt, int32_t n_gen, uint32_t seed) {
     Request request;
-    const auto n_vocab = static_cast<uint32_t>(model.info().n_vocab);
-    const uint32_t first = n_vocab > 512 ? 256 : 0;  // behind most special tokens
-    for (int32_t i = 0; i < n_prompt; ++i) {
-        seed = seed * 1664525U + 1013904223U;
-        request.tokens.push_back(static_cast<int32_t>(first + (seed >> 8U) % (n_vocab - first)));
-    }
+    request.tokens = made_up_tokens(model.info().n_vocab, n_prompt, seed);
     request.generate.n_predict = n_gen;
     request.session.n_ctx = n_prompt + n_gen + 1;
     return request;
 }
 
-/// Layers differ as PrefixKV's do; the mean share kept is kKeep.
 Profile profile_of(const ModelInfo & info) {
     Profile profile;
     for (int32_t il = 0; il < info.n_layer; ++il) {
-        profile.forget.push_back(1.0 - kKeep * (il % 2 == 0 ? 1.5 : 0.5));
-    }
-    if (info.n_layer % 2 != 0) {
-        profile.forget.back() = 1.0 - kKeep;
+        profile.forget.push_back(1.0 - layer_share(kKeep, il, info.n_layer));
     }
     profile.model_fingerprint = info.fingerprint;
     return profile;
 }
 
-void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int32_t n_prompt, int32_t n_gen) {
+void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int32_t n_prompt, int32_t n_gen,
+              const std::string & cases) {
     struct Case {
         const char * method;
         KvType type;
         bool profile;
     };
-    int32_t of_full = 0;
-    for (const auto & [method, type, profile] : {Case{"full", KvType::f16, false},
-                                                 {"prefixkv", KvType::f16, true},
-                                                 {"prefixkv", KvType::q8_0, true},
-                                                 {"prefixkv", KvType::f16, false},
-                                                 {"prefixkv", KvType::q8_0, false}}) {
+    constexpr std::array<Case, 5> kCases = {{{"full", KvType::f16, false},
+                                             {"prefixkv", KvType::f16, true},
+                                             {"prefixkv", KvType::q8_0, true},
+                                             {"prefixkv", KvType::f16, false},
+                                             {"prefixkv", KvType::q8_0, false}}};
+    for (const std::string & number : split(cases, ',')) {
+        const auto which = parse_unsigned(number);
+        if (!which || *which >= kCases.size()) {
+            throw Error(ErrorCode::invalid_argument, "the cases are 0 to 4, got '" + number + "'");
+        }
+        const auto & [method, type, profile] = kCases[*which];
         // a prompt at a time without pause, so that nobody ends before the budget is full
         BatchEngine engine(model, {.kv_bytes = kv_bytes, .max_sequences = kMost, .prefill_ms = 1e9});
         std::vector<uint64_t> ids;
@@ -99,7 +101,6 @@ void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int
             most = std::max(most, usage.n_decoding);
         }
         const BatchUsage usage = engine.usage();
-        of_full = of_full == 0 ? most : of_full;
         const nlohmann::ordered_json line = {{"benchmark", "together"},
                                              {"method", method},
                                              {"keep", method == std::string("full") ? 1.0 : kKeep},
@@ -109,7 +110,6 @@ void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int
                                              {"n_gen", n_gen},
                                              {"kv_bytes", kv_bytes},
                                              {"n_together", most},
-                                             {"of_full", static_cast<double>(most) / of_full},
                                              {"kv_bytes_admitted", usage.kv_bytes_admitted},
                                              {"kv_bytes_peak", usage.kv_bytes_peak}};
         std::printf("%s\n", line.dump().c_str());
@@ -124,12 +124,6 @@ void together(const std::shared_ptr<const Model> & model, uint64_t kv_bytes, int
                                                 " bytes, the budget was " + std::to_string(kv_bytes));
         }
     }
-}
-
-/// Value below which a share of the ascending values lies (nearest rank).
-double quantile(const std::vector<double> & values, double share) {
-    const double rank = std::ceil(share * static_cast<double>(values.size())) - 1;
-    return values.at(static_cast<size_t>(std::max(rank, 0.0)));
 }
 
 void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_prompt) {
@@ -159,9 +153,6 @@ void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_pr
         timed_step(beside);
     } while (engine.usage().n_waiting + engine.usage().n_prefilling > 0);
     const double prefill_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-    for (std::vector<double> * times : {&alone, &beside}) {
-        std::sort(times->begin(), times->end());
-    }
     const nlohmann::ordered_json line = {{"benchmark", "gap"},
                                          {"n_seq", n_seq},
                                          {"n_prompt", n_prompt},
@@ -169,7 +160,7 @@ void gap(const std::shared_ptr<const Model> & model, int32_t n_seq, int32_t n_pr
                                          {"alone_ms_p50", quantile(alone, 0.5)},
                                          {"gap_ms_p50", quantile(beside, 0.5)},
                                          {"gap_ms_p99", quantile(beside, 0.99)},
-                                         {"gap_ms_max", beside.back()},
+                                         {"gap_ms_max", quantile(beside, 1.0)},
                                          {"newcomer_ms", prefill_ms}};
     std::printf("%s\n", line.dump().c_str());
     for (const uint64_t id : ids) {
@@ -188,11 +179,13 @@ int main(int argc, char ** argv) {
     files.model = argc > 2 ? argv[2] : "";
     try {
         if (mode == "together" && number(3, 0) > 0 && number(4, 2048) > 0 && number(5, 128) > 0) {
-            together(Model::load(files), static_cast<uint64_t>(number(3, 0)) << 20U, number(4, 2048), number(5, 128));
+            together(Model::load(files), static_cast<uint64_t>(number(3, 0)) << 20U, number(4, 2048), number(5, 128),
+                     argc > 6 ? argv[6] : "0,1,2,3,4");
         } else if (mode == "gap" && number(3, 4) > 0 && number(4, 2048) > 3) {
             gap(Model::load(files), number(3, 4), number(4, 2048));
         } else {
-            std::fprintf(stderr, "expected: together MODEL MIB [N_PROMPT N_GEN], or gap MODEL [N_SEQ N_PROMPT]\n");
+            std::fprintf(stderr,
+                         "expected: together MODEL MIB [N_PROMPT N_GEN [CASE,...]], or gap MODEL [N_SEQ N_PROMPT]\n");
             return 2;
         }
         return 0;

@@ -16,13 +16,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "eval/metrics.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
+#include "policy/number.h"
+#include "program.h"
 
 namespace {
 
@@ -44,18 +45,9 @@ struct Setting {
     double keep;
 };
 
-std::vector<std::string> split(const std::string & list) {
-    std::vector<std::string> out;
-    std::istringstream in(list);
-    for (std::string part; std::getline(in, part, ',');) {
-        out.push_back(part);
-    }
-    return out;
-}
-
 /// Every method with every keep; `full`, which takes none, once.
 std::vector<Setting> settings_of(const std::string & method_list, const std::string & keep_list) {
-    std::vector<std::string> names = split(method_list);
+    std::vector<std::string> names = kvsieve::split(method_list, ',');
     if (method_list == "all") {
         names.clear();
         for (const kvsieve::MethodInfo & info : kvsieve::methods()) {
@@ -65,7 +57,7 @@ std::vector<Setting> settings_of(const std::string & method_list, const std::str
     std::vector<Setting> out;
     for (const std::string & name : names) {
         const bool takes_keep = !kvsieve::method_info(name).keep_of.empty();
-        for (const std::string & text : takes_keep ? split(keep_list) : std::vector<std::string>{"1"}) {
+        for (const std::string & text : takes_keep ? kvsieve::split(keep_list, ',') : std::vector<std::string>{"1"}) {
             double keep = 0;
             const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), keep);
             if (error != std::errc() || end != text.data() + text.size()) {
@@ -274,13 +266,5 @@ int run(const std::vector<std::string> & args) {
 }  // namespace
 
 int main(int argc, char ** argv) {
-    try {
-        return run({argv + 1, argv + argc});
-    } catch (const Error & error) {
-        std::cerr << "kvsieve_quality: " << error.what() << "\n";
-        return kvsieve::exit_code(error.code());
-    } catch (const std::exception & error) {
-        std::cerr << "kvsieve_quality: " << error.what() << "\n";
-        return 1;
-    }
+    return kvsieve::run_program("kvsieve_quality", argc, argv, run);
 }

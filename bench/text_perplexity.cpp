@@ -13,13 +13,14 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "eval/metrics.h"
 #include "kvsieve/engine.h"
 #include "kvsieve/error.h"
+#include "policy/number.h"
+#include "program.h"
 
 namespace {
 
@@ -34,15 +35,6 @@ T number(const std::string & text) {
         throw Error(ErrorCode::invalid_argument, "expected a number above 0, got " + text);
     }
     return value;
-}
-
-std::vector<std::string> split(const std::string & list) {
-    std::vector<std::string> out;
-    std::istringstream in(list);
-    for (std::string part; std::getline(in, part, ',');) {
-        out.push_back(part);
-    }
-    return out;
 }
 
 std::vector<int32_t> tokens_of(const kvsieve::Model & model, const std::string & path, size_t n) {
@@ -94,12 +86,12 @@ int run(const std::vector<std::string> & args) {
     const auto n_prompt = number<size_t>(args[2]), n_rest = number<size_t>(args[3]);
     const std::vector<int32_t> tokens = tokens_of(*model, args[1], n_prompt + n_rest);
     std::cout << nlohmann::json{{"prompt_tokens", n_prompt}, {"tokens", tokens}}.dump() << std::endl;
-    for (const std::string & method : split(args[4])) {
+    for (const std::string & method : kvsieve::split(args[4], ',')) {
         if (kvsieve::method_info(method).keep_of.empty()) {
             measure(model, tokens, n_prompt, method, 1.0);
             continue;
         }
-        for (const std::string & keep : split(args[5])) {
+        for (const std::string & keep : kvsieve::split(args[5], ',')) {
             measure(model, tokens, n_prompt, method, number<double>(keep));
         }
     }
@@ -109,13 +101,5 @@ int run(const std::vector<std::string> & args) {
 }  // namespace
 
 int main(int argc, char ** argv) {
-    try {
-        return run({argv + 1, argv + argc});
-    } catch (const Error & error) {
-        std::cerr << "kvsieve_text_perplexity: " << error.what() << "\n";
-        return kvsieve::exit_code(error.code());
-    } catch (const std::exception & error) {
-        std::cerr << "kvsieve_text_perplexity: " << error.what() << "\n";
-        return 1;
-    }
+    return kvsieve::run_program("kvsieve_text_perplexity", argc, argv, run);
 }

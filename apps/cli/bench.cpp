@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 // kvsieve bench: speed and memory of a prompt and of the tokens behind it.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,6 +13,7 @@
 
 #include "cache_args.h"
 #include "commands.h"
+#include "eval/made_up_tokens.h"
 #include "eval/metrics.h"
 #include "format.h"
 #include "kvsieve/engine.h"
@@ -23,6 +22,7 @@
 #include "model_args.h"
 #include "policy/clock.h"
 #include "policy/number.h"
+#include "policy/process_memory.h"
 #include "print.h"
 #include "question_image.h"
 #include "terminal.h"
@@ -71,43 +71,13 @@ struct Measured {
     throw Error(ErrorCode::invalid_argument, sentence);
 }
 
-/// Value below which a share of the values lies (nearest rank).
-double quantile(std::vector<double> values, double share) {
-    if (values.empty()) {
-        return 0.0;
-    }
-    std::sort(values.begin(), values.end());
-    const double rank = std::ceil(share * static_cast<double>(values.size())) - 1;
-    return values[static_cast<size_t>(std::max(rank, 0.0))];
-}
-
-uint64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    uint64_t total = 0, pages = 0;
-    statm >> total >> pages;
-    return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
-/// Words over the model's vocabulary, the same in every run.
-std::vector<int32_t> made_up_tokens(const ModelInfo & info, int32_t n) {
-    std::vector<int32_t> out(static_cast<size_t>(n));
-    const auto n_vocab = static_cast<uint32_t>(info.n_vocab);
-    const uint32_t first = n_vocab > 512 ? 256 : 0;  // behind most special tokens
-    uint32_t state = 1;
-    for (int32_t & token : out) {
-        state = state * 1664525U + 1013904223U;
-        token = static_cast<int32_t>(first + (state >> 8U) % (n_vocab - first));
-    }
-    return out;
-}
-
 std::span<const float> feed(Session & session, const ModelInfo & info, const Work & work) {
     if (!work.turn.images.empty()) {
         return session.feed(work.turn, true);
     }
     std::vector<uint8_t> visual_mask(static_cast<size_t>(work.n_tokens));
     std::fill_n(visual_mask.begin() + std::min(kFirstVisual, work.n_tokens), work.n_visual, uint8_t{1});
-    return session.feed(made_up_tokens(info, work.n_tokens), visual_mask);
+    return session.feed(made_up_tokens(info.n_vocab, work.n_tokens), visual_mask);
 }
 
 std::span<const float> feed(Session & session, int32_t token) {

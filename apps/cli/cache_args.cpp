@@ -71,7 +71,8 @@ void CacheArgs::add_to(CLI::App & app, MethodArgs & method) {
     app.get_option("--method")->default_str(method.method);
     const std::vector<CLI::Option *> all = app.get_options();
     std::for_each(all.begin() + static_cast<std::ptrdiff_t>(n_before), all.end(), group);
-    group(add_choice(app, "--kv-type", kv_type, {"f16", "q8_0", "q4_0"}, "Type of the cached rows"));
+    group(add_choice(app, "--kv-type", kv_type, {"f16", "q8_0", "q4_0", "auto"},
+                     "Type of the cached rows; auto: method sieve chooses one for each KV head"));
     group(add_choice(app, "--kv-rot", kv_rot, {"on", "off"}, "Rotate quantised rows"));
     group(app.add_option("--kv-tokens", kv_tokens,
                          "Instead of --keep: at most so many rows of the prompt per layer, on average")
@@ -111,10 +112,14 @@ MethodChoice CacheArgs::resolve(const MethodArgs & method, SessionOptions & opti
     if (capped && method.profile.empty()) {
         args.keep = "1";  // the session lowers it
     }
+    const bool chooses = kv_type == "auto";
+    if (chooses) {
+        args.set.emplace_back("precision=auto");
+    }
     const MethodChoice choice = args.resolve();
     options.method = choice.method;
     options.method_options = choice.options;
-    options.kv_type = parse_kv_type(kv_type);
+    options.kv_type = chooses ? KvType::f16 : parse_kv_type(kv_type);
     options.kv_rot = kv_rot == "on";
     options.decode_policy = decode_policy;
     options.decode_cap = decode_cap;

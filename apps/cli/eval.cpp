@@ -104,7 +104,7 @@ void run_eval(EvalArgs & args) {
     for (const CellKey & key : grid) {
         if (checked.emplace(key.params, key.kv_type).second) {
             SessionOptions session;
-            session.method = key.method;
+            session.method = registered_method(key);
             session.method_options = method_options(key);
             session.kv_type = parse_kv_type(cell_rows(key.kv_type).type);
             session.chat_template = args.model.chat_template;
@@ -173,11 +173,13 @@ void add_eval_command(CLI::App & app) {
     text("--data", args->data, "FILE", "Samples, one JSON object a line (docs/eval.md)")->required();
     text("--metrics", args->metrics, "LIST", "ppl, rouge_l, exact_match, anls, relaxed_accuracy, exact_match_next")
         ->capture_default_str();
-    text("--methods", args->methods, "LIST", "Methods with parameters: prefixkv,aircache:alpha=0.8; or all")
+    text("--methods", args->methods, "LIST",
+         "Methods with parameters: prefixkv,aircache:alpha=0.8; all; oracle: sieve that sees the true answer")
         ->required();
     text("--keep", args->keeps, "LIST", "Fractions of the KV entries that methods keep");
     text("--budget", args->budgets, "LIST", "Shares of the full f16 bytes; keep is solved for each sample");
-    text("--kv-type", args->kv_types, "LIST", "Types of the rows: f16, q8_0, q4_0, q8_0-unrotated, q4_0-unrotated")
+    text("--kv-type", args->kv_types, "LIST",
+         "Types of the rows: f16, q8_0, q4_0, q8_0-unrotated, q4_0-unrotated, auto")
         ->capture_default_str();
     text("--system", args->system, "TEXT", "System message");
     add_integer(*command, "-n,--n-predict", args->n_predict, 1, INT32_MAX, "Most tokens of a generated answer");

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <cstdio>  // defines __GLIBC__
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
+#include <cstdio>
 #include <exception>
 #include <new>
 #include <string>
@@ -10,6 +7,7 @@
 #include "commands.h"
 #include "kvsieve/error.h"
 #include "kvsieve/log.h"
+#include "policy/process_memory.h"
 #include "usage.h"
 #include "version.h"
 
@@ -64,9 +62,7 @@ int run_program(int argc, char ** argv) {
 
 int main(int argc, char ** argv) {
     kvsieve::install_abort_handler();
-#ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 1 << 20);  // else glibc keeps freed buffers of a prompt below its heap's top
-#endif
+    kvsieve::give_back_large_buffers();
     try {
         return run_program(argc, argv);
     } catch (const kvsieve::Error & e) {

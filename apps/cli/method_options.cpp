@@ -17,7 +17,9 @@ namespace {
 
 void MethodArgs::add_to(CLI::App & app, bool method_required) {
     method_required_ = method_required;
-    method_option_ = app.add_option("--method", method, "Compression method; 'kvsieve methods' lists them");
+    method_option_ = app.add_option("--method", method,
+                                    "Compression method; 'kvsieve methods' lists them. Without it: full, or sieve "
+                                    "where less than everything is to be kept");
     method_option_->type_name("NAME");
     app.add_option("--scorer", scorer, "Instead of --method: what ranks the rows; see 'kvsieve methods --parts'")
         ->type_name("NAME");
@@ -42,7 +44,8 @@ std::string MethodArgs::chosen_method() const {
         if (!scope.empty()) {
             refuse("--scope belongs to --scorer and --allocator; method " + method + " has a scope of its own");
         }
-        return method;
+        // all of the cache needs no method; who asks for less gets the best one
+        return !named && method == "full" && !keep.empty() ? "sieve" : method;
     }
     if (named) {
         refuse("--method and --scorer with --allocator exclude each other; give one of the two");

@@ -144,7 +144,6 @@ void run(const RunOptions & options) {
     RunSetup setup;
     SessionOptions session_options;
     setup.method = options.cache.resolve(options.method, session_options);
-    setup.kv_type = session_options.kv_type;
     setup.kv_rot = session_options.kv_rot;
     setup.capped = !options.cache.kv_tokens.empty() || !options.cache.kv_budget.empty();
     GenerateOptions generate = options.generate;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "format.h"
@@ -37,9 +38,40 @@ uint64_t plan_rows(const Session & session) {
     return rows;
 }
 
-/// Of a key and its value.
-uint64_t row_bytes(const KvUsage & usage) {
-    return usage.rows == 0 ? 0 : usage.bytes_held / usage.rows;
+/// Their bytes.
+uint64_t plan_bytes(const Session & session) {
+    const KvUsage usage = session.usage();
+    uint64_t cost = 0, n_list = 0;
+    for (size_t il = 0; il < usage.type_of.size(); ++il) {
+        for (size_t g = 0; g < usage.type_of[il].size(); ++g, ++n_list) {
+            cost += static_cast<uint64_t>(row_cost(usage.type_of[il][g])) *
+                    session.plan()->layers[il].of_head(static_cast<int32_t>(g)).size();
+        }
+    }
+    const uint64_t all_rows = n_list * static_cast<uint64_t>(session.n_processed());
+    return all_rows == 0 ? 0 : usage.bytes_full_f16 / all_rows * cost / static_cast<uint64_t>(row_cost(KvType::f16));
+}
+
+/// KV heads by their row type.
+std::map<KvType, size_t> heads_of_types(const KvUsage & usage) {
+    std::map<KvType, size_t> out;
+    for (const auto & layer : usage.type_of) {
+        for (const KvType type : layer) {
+            ++out[type];
+        }
+    }
+    return out;
+}
+
+/// "q8_0", or "3 f16, 12 q8_0, 17 q4_0 heads".
+std::string types_text(const KvUsage & usage) {
+    const auto heads = heads_of_types(usage);
+    std::string text;
+    for (const auto & [type, n] : heads) {
+        const std::string count = heads.size() > 1 ? fmt::format("{} ", n) : "";
+        text += fmt::format("{}{}{}", text.empty() ? "" : ", ", count, kv_type_name(type));
+    }
+    return text + (heads.size() > 1 ? " heads" : "");
 }
 
 std::string finish_text(FinishReason reason) {
@@ -103,8 +135,7 @@ std::string statistics(const TerminalStyle & style, const RunSetup & setup, cons
         fmt::format("{} {} {} kept", format_bytes(usage.bytes_full_f16), arrow, format_bytes(usage.bytes_held));
     const std::string freed = fmt::format("{} freed ({:.1f} %)", format_bytes(freed_bytes(usage)),
                                           percent(freed_bytes(usage), usage.bytes_full_f16));
-    const std::string type =
-        setup.kv_type == KvType::f16 ? "f16" : fmt::format("f16 {} {}", arrow, kv_type_name(setup.kv_type));
+    const std::string types = types_text(usage), type = types == "f16" ? types : fmt::format("f16 {} {}", arrow, types);
 
     std::string text;
     text += line("tokens", fmt::format("{} prompt ({} text, {} visual){}{} answer, {}", answer.n_prompt, answer.n_text,
@@ -114,9 +145,8 @@ std::string statistics(const TerminalStyle & style, const RunSetup & setup, cons
         line("", fmt::format("{} reserved{}{} at the peak of prefill{}{} scratch", format_bytes(usage.bytes_reserved),
                              dot, format_bytes(session.peak_kv_bytes()), dot, format_bytes(session.scratch_bytes())));
     if (setup.capped) {
-        text +=
-            line("KV cap", fmt::format("keep {:.6g} found{}{} rows{}{}", session.method_options().keep, dot,
-                                       plan_rows(session), dot, format_bytes(plan_rows(session) * row_bytes(usage))));
+        text += line("KV cap", fmt::format("keep {:.6g} found{}{} rows{}{}", session.method_options().keep, dot,
+                                           plan_rows(session), dot, format_bytes(plan_bytes(session))));
     }
     std::string time;
     if (answer.n_visual > 0) {
@@ -208,8 +238,9 @@ nlohmann::ordered_json turn_json(const RunSetup & setup, const Session & session
     json["method"] = setup.method.method;
     json["keep"] = setup.method.options.profile ? Json(nullptr) : Json(setup.method.options.keep);
     json["params"] = setup.method.options.params;
-    json["kv"] = {{"type", kv_type_name(setup.kv_type)},
-                  {"rotated", setup.kv_rot && setup.kv_type != KvType::f16},
+    const auto heads = heads_of_types(usage);
+    json["kv"] = {{"type", heads.size() > 1 ? std::string_view("mixed") : kv_type_name(heads.begin()->first)},
+                  {"rotated", setup.kv_rot && (heads.size() > 1 || !heads.contains(KvType::f16))},
                   {"rows", usage.rows},
                   {"bytes_full", usage.bytes_full_f16},
                   {"bytes_held", usage.bytes_held},
@@ -218,10 +249,13 @@ nlohmann::ordered_json turn_json(const RunSetup & setup, const Session & session
                   {"bytes_peak", session.peak_kv_bytes()},
                   {"bytes_scratch", session.scratch_bytes()},
                   {"rows_of", usage.rows_of}};
+    for (const auto & [type, n] : heads) {
+        json["kv"]["heads_of_type"][std::string(kv_type_name(type))] = n;
+    }
     if (setup.capped) {
-        const uint64_t rows = plan_rows(session);
-        json["kv"]["cap"] = {
-            {"keep", session.method_options().keep}, {"prompt_rows", rows}, {"prompt_bytes", rows * row_bytes(usage)}};
+        json["kv"]["cap"] = {{"keep", session.method_options().keep},
+                             {"prompt_rows", plan_rows(session)},
+                             {"prompt_bytes", plan_bytes(session)}};
     }
     if (const Plan * plan = session.plan()) {
         Json plan_json = plan_to_json(setup.method.method, setup.method.options, session.prompt_shape(), *plan);

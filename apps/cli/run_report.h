@@ -14,7 +14,6 @@ struct RunSetup {
     kvsieve::ModelOptions files;
     kvsieve::ModelInfo model;
     MethodChoice method;
-    kvsieve::KvType kv_type = kvsieve::KvType::f16;
     bool kv_rot = true;
     bool capped = false;  ///< the keep was found for a cap on the rows
 };

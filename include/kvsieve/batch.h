@@ -19,8 +19,8 @@ struct BatchOptions {
     /// 0 = no limit.
     uint64_t kv_bytes = 0;
     int32_t max_sequences = 16;  ///< that decode together, the one being prefilled included
-    /// While others decode, a prefill works at most about so many milliseconds between two of their tokens (one chunk
-    /// of one layer at least).
+    /// While others decode, a prefill works at most about so many milliseconds between two of their tokens, or as long
+    /// as its longest part takes: half of a layer for a chunk of the prompt.
     double prefill_ms = 100.0;
 };
 

@@ -22,7 +22,7 @@ struct ModelOptions {
     std::optional<std::filesystem::path> mmproj;  ///< GGUF of the vision encoder; without it text only
     int32_t n_threads = 0;                        ///< 0 = one per core of the machine
     /// Probe queries recorded with this model (kvsieve profile --method sieve); without them, methods that observe
-    /// probes take the prompt's own last queries.
+    /// probes take the prompt's own last queries, behind its last image.
     std::optional<std::filesystem::path> probes = std::nullopt;
     /// Copies quantised matrices into the layout that this processor multiplies fastest, as llama.cpp does; the file's
     /// pages are let go. Off: every weight is read where it lies in the file.
@@ -110,6 +110,8 @@ struct Callbacks {
     std::function<bool()> is_cancelled;
 };
 
+struct ProbeData;  // of the engine's own
+
 struct SessionOptions {
     std::string method = "full";
     MethodOptions method_options;
@@ -134,6 +136,8 @@ struct SessionOptions {
     /// Observes, plans and compacts also where keep = 1 makes the outcome known beforehand. The result is the same
     /// bit for bit; tests show it.
     bool force_compaction = false;
+    /// Probe queries in place of the model's, recorded with the same model.
+    std::shared_ptr<const ProbeData> probes = nullptr;
 };
 
 enum class FinishReason { end_of_generation, stop_text, length, context, kv_budget };
@@ -234,6 +238,19 @@ class Session {
     std::unique_ptr<Impl> impl_;
 };
 
+/// Every query of a given answer to a prompt, for SessionOptions::probes: what a method that observes probes would see
+/// if it knew the answer. Of `options` only n_ctx, system and chat_template count. Throws what Session::feed() throws
+/// for prompt and answer.
+[[nodiscard]] std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                                const SessionOptions & options, const Turn & prompt,
+                                                                std::span<const int32_t> answer,
+                                                                const Callbacks & callbacks = {});
+[[nodiscard]] std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                                const SessionOptions & options,
+                                                                std::span<const int32_t> prompt,
+                                                                std::span<const int32_t> answer,
+                                                                const Callbacks & callbacks = {});
+
 /// Feeds one token to each of several sessions at once, by the threads of the first one: the weights are read once for
 /// all. Each session's logits() are then those of its token, as after feed() of it alone but for what a matrix
 /// multiplication of several columns rounds differently; attention and evictions are the same bit for bit.
@@ -247,6 +264,7 @@ struct MethodName {
     std::string name;
     std::map<std::string, std::string> params = {};  ///< as typed
     uint64_t seed = 0;
+    std::shared_ptr<const ProbeData> probes = nullptr;  ///< as SessionOptions; told apart by the object
     [[nodiscard]] auto operator<=>(const MethodName &) const = default;
 };
 

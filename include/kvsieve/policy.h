@@ -15,6 +15,8 @@
 #include <variant>
 #include <vector>
 
+#include "kvsieve/kv_cache.h"
+
 namespace kvsieve {
 
 /// How the model rotates queries and keys, for methods that look ahead. One set for all layers.
@@ -63,6 +65,7 @@ struct Traits {
     int32_t prune_layer = 0;
     bool merges = false;     ///< plans merge dropped rows into kept ones (LayerPlan::merged)
     bool per_head = false;   ///< plans hold one set per KV head instead of one per layer
+    bool row_types = false;  ///< plans choose the row type of every list of rows; the cache must be f16
     bool layerwise = false;  ///< a layer's plan depends on that layer only: it can be compacted at once
     bool visual = false;     ///< refuses a prompt without visual tokens
     bool modality = false;   ///< the plan depends on which tokens are visual
@@ -119,6 +122,11 @@ struct LayerPlan {
     /// By ascending `from`, for all KV heads. Key and value of `into` become the plain mean over itself and all rows
     /// merged into it.
     std::vector<Merge> merged = {};
+    /// Row types, [1 or G]; empty: the type of the cache. Rows come as f16 and are quantised once.
+    std::vector<KvType> types = {};
+    [[nodiscard]] KvType type_of_head(int32_t g) const {
+        return types.size() == 1 ? types[0] : types[static_cast<size_t>(g)];
+    }
     [[nodiscard]] const std::vector<int32_t> & of_head(int32_t g) const {
         return kept.size() == 1 ? kept[0] : kept[static_cast<size_t>(g)];
     }
@@ -187,9 +195,13 @@ class Method {
                                                const LayerScore & score) const = 0;
     /// The plan from all layers' scores, [L].
     [[nodiscard]] virtual Plan plan(const PromptShape & prompt, std::span<const LayerScore> scores) const = 0;
-    /// Rows that plan() keeps, summed over layers and KV heads; methods that can count without choosing do.
+    /// plan_cost() of plan(); methods that can count without choosing do.
     [[nodiscard]] virtual int64_t count_rows(const PromptShape & prompt, std::span<const LayerScore> scores) const;
 };
+
+/// Rows that a plan keeps, summed over layers and KV heads; where it chooses row types, so many f16 rows as take the
+/// same bytes (rounded up).
+[[nodiscard]] int64_t plan_cost(const PromptShape & prompt, const Plan & plan);
 
 /// A row of the registry.
 struct MethodInfo {

@@ -90,7 +90,7 @@ void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots,
     const bool ascending = layer.order.empty() && !layer.shuffled;
     for (size_t g = 0; g < slots.size(); ++g) {
         if (!ascending) {
-            buffer.resize(std::max(buffer.size(), slots[g].size() * row_bytes_));
+            buffer.resize(std::max(buffer.size(), slots[g].size() * format(layer.heads[g]).bytes));
         }
         positions[g].reserve(slots[g].size() + kMaxSpareRows);
         for (const int32_t slot : slots[g]) {
@@ -104,9 +104,9 @@ void RaggedKvCache::keep_slots(Layer & layer, const Slots & slots,
         for (const size_t offset : {head.k_offset, head.v_offset}) {
             uint8_t * extent = layer.arena.data() + offset;
             if (ascending) {
-                pull_rows(extent, row_bytes_, slots[g]);
+                pull_rows(extent, format(head).bytes, slots[g]);
             } else {
-                gather_rows(extent, row_bytes_, slots[g], buffer);
+                gather_rows(extent, format(head).bytes, slots[g], buffer);
             }
         }
         // A list that fits the spare rows it will have after give_back(); a barely shorter one stays as it is.
@@ -125,7 +125,11 @@ void RaggedKvCache::compact(int32_t il, const LayerPlan & plan) {
     Layer & layer = layer_at(il, "compact");
     try {
         const Slots slots = slots_of(il, plan);
+        check_types(il, plan);
         keep_slots(layer, slots, merged_slots(il, plan));
+        if (!plan.types.empty()) {
+            convert(layer, il, plan.types);
+        }
     } catch (const std::bad_alloc &) {
         throw Error(ErrorCode::runtime, "out of memory: compacting layer " + std::to_string(il) + " of the KV cache");
     }
@@ -140,6 +144,7 @@ void RaggedKvCache::compact(const Plan & plan) {
         for (size_t il = 0; il < layers_.size(); ++il) {
             static_cast<void>(slots_of(static_cast<int32_t>(il), plan.layers[il]));
             static_cast<void>(merged_slots(static_cast<int32_t>(il), plan.layers[il]));
+            check_types(static_cast<int32_t>(il), plan.layers[il]);
         }
     } catch (const std::bad_alloc &) {
         throw Error(ErrorCode::runtime, "out of memory: checking a plan of the KV cache");
@@ -178,11 +183,11 @@ void RaggedKvCache::remove_logical(Layer & layer, int32_t logical_slot, int32_t 
 
 /// The head's last row takes the place of the one at `slot`.
 void RaggedKvCache::drop_slot(Head & head, Layer & layer, size_t slot) const noexcept {
-    const size_t last = head.positions.size() - 1;
+    const size_t last = head.positions.size() - 1, row_bytes = format(head).bytes;
     if (slot != last) {
         for (const size_t offset : {head.k_offset, head.v_offset}) {
             uint8_t * extent = layer.arena.data() + offset;
-            std::memcpy(extent + slot * row_bytes_, extent + last * row_bytes_, row_bytes_);
+            std::memcpy(extent + slot * row_bytes, extent + last * row_bytes, row_bytes);
         }
         head.positions[slot] = head.positions[last];
     }

@@ -19,19 +19,19 @@ constexpr int32_t kMaxRows = 1 << 30;
 
 /// Capacity for `rows` rows: 17 to 32 spare ones, but none behind what is expected.
 int32_t RaggedKvCache::capacity_for(const Head & head, int32_t rows) const noexcept {
-    const auto rounded_up = [unit = row_unit(row_bytes_)](int32_t n) { return (n + unit - 1) / unit * unit; };
+    const auto rounded_up = [unit = row_unit(format(head).bytes)](int32_t n) { return (n + unit - 1) / unit * unit; };
     const int32_t with_spare = (rows + kMaxSpareRows) / 16 * 16;
     return std::max(rounded_up(rows),
                     head.expected < with_spare ? std::min(rounded_up(head.expected), with_spare) : with_spare);
 }
 
 template <typename F>
-size_t RaggedKvCache::arena_bytes(F && capacity) const noexcept {
-    size_t rows = 0;
+size_t RaggedKvCache::arena_bytes(const Layer & layer, F && capacity) const noexcept {
+    size_t bytes = 0;
     for (int32_t g = 0; g < params_.n_head_kv; ++g) {
-        rows += static_cast<size_t>(capacity(g));
+        bytes += 2 * static_cast<size_t>(capacity(g)) * format(layer.heads[static_cast<size_t>(g)]).bytes;
     }
-    return 2 * rows * row_bytes_;
+    return bytes;
 }
 
 /// Moves the extents to their new places; the arena is large enough for the old and the new layout. First what moves
@@ -39,12 +39,13 @@ size_t RaggedKvCache::arena_bytes(F && capacity) const noexcept {
 template <typename F>
 void RaggedKvCache::place_extents(Layer & layer, F && capacity) const noexcept {
     const int32_t n_head = params_.n_head_kv;
-    const auto extent_bytes = [&](int32_t e) { return static_cast<size_t>(capacity(e % n_head)) * row_bytes_; };
+    const auto row_bytes = [&](int32_t e) { return format(layer.heads[static_cast<size_t>(e % n_head)]).bytes; };
+    const auto extent_bytes = [&](int32_t e) { return static_cast<size_t>(capacity(e % n_head)) * row_bytes(e); };
     const auto move_to = [&](int32_t e, size_t to) {
         Head & head = layer.heads[static_cast<size_t>(e % n_head)];
         size_t & from = e < n_head ? head.k_offset : head.v_offset;
         if (!head.positions.empty()) {
-            std::memmove(layer.arena.data() + to, layer.arena.data() + from, head.positions.size() * row_bytes_);
+            std::memmove(layer.arena.data() + to, layer.arena.data() + from, head.positions.size() * row_bytes(e));
         }
         from = to;
     };
@@ -91,7 +92,7 @@ void RaggedKvCache::make_room(Layer & layer, int32_t il, int32_t n_more) const {
     for (int32_t g = 0; g < params_.n_head_kv; ++g) {
         layer.heads[static_cast<size_t>(g)].positions.reserve(static_cast<size_t>(capacity(g)));
     }
-    const size_t bytes = arena_bytes(capacity);
+    const size_t bytes = arena_bytes(layer, capacity);
     layer.arena.grow(bytes, "KV cache, layer " + std::to_string(il));
     place_extents(layer, capacity);
     layer.arena.shrink(bytes);
@@ -104,7 +105,7 @@ void RaggedKvCache::make_room_for(Layer & layer, int32_t il,
         return capacity_for(layer.heads[static_cast<size_t>(g)],
                             static_cast<int32_t>(positions[static_cast<size_t>(g)].size()));
     };
-    const size_t bytes = arena_bytes(capacity);
+    const size_t bytes = arena_bytes(layer, capacity);
     layer.arena.grow(bytes, "KV cache, layer " + std::to_string(il));
     place_extents(layer, capacity);
     layer.arena.shrink(bytes);
@@ -125,7 +126,18 @@ void RaggedKvCache::tighten(Layer & layer) const noexcept {
         const Head & head = layer.heads[static_cast<size_t>(g)];
         return std::min(head.capacity, capacity_for(head, static_cast<int32_t>(head.positions.size())));
     };
-    const size_t bytes = arena_bytes(capacity);
+    const size_t bytes = arena_bytes(layer, capacity);
+    place_extents(layer, capacity);
+    layer.arena.shrink(bytes);
+}
+
+/// Every extent with the capacity that its rows ask for; the arena holds both layouts.
+void RaggedKvCache::place_anew(Layer & layer) const noexcept {
+    const auto capacity = [&](int32_t g) {
+        const Head & head = layer.heads[static_cast<size_t>(g)];
+        return capacity_for(head, static_cast<int32_t>(head.positions.size()));
+    };
+    const size_t bytes = arena_bytes(layer, capacity);
     place_extents(layer, capacity);
     layer.arena.shrink(bytes);
 }

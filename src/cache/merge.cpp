@@ -48,23 +48,24 @@ std::vector<std::vector<RaggedKvCache::MergedSlots>> RaggedKvCache::merged_slots
 
 void RaggedKvCache::merge_rows(Layer & layer, const std::vector<std::vector<MergedSlots>> & merged) const noexcept {
     const auto d = static_cast<size_t>(params_.head_dim);
-    const ggml_to_float_t to_float = ggml_get_type_traits(type_)->to_float;
     alignas(64) float row[kMaxHeadDim];
     double sum[kMaxHeadDim];
     for (size_t g = 0; g < merged.size(); ++g) {
+        const Format & row_format = format(layer.heads[g]);
+        const ggml_to_float_t to_float = ggml_get_type_traits(row_format.type)->to_float;
         for (const size_t offset : {layer.heads[g].k_offset, layer.heads[g].v_offset}) {
             uint8_t * extent = layer.arena.data() + offset;
             for (const MergedSlots & group : merged[g]) {
                 std::fill_n(sum, d, 0.0);
                 const auto add = [&](int32_t slot) {
-                    to_float(extent + static_cast<size_t>(slot) * row_bytes_, row, params_.head_dim);
+                    to_float(extent + static_cast<size_t>(slot) * row_format.bytes, row, params_.head_dim);
                     std::transform(row, row + d, sum, sum, [](float x, double y) { return y + x; });
                 };
                 add(group.into);
                 std::for_each(group.from.begin(), group.from.end(), add);
                 const double n = 1.0 + static_cast<double>(group.from.size());
                 std::transform(sum, sum + d, row, [&](double x) { return static_cast<float>(x / n); });
-                encode_row(row, 0, extent + static_cast<size_t>(group.into) * row_bytes_);
+                encode_row(row, row_format.type, 0, extent + static_cast<size_t>(group.into) * row_format.bytes);
             }
         }
     }

@@ -16,8 +16,6 @@
 
 namespace kvsieve {
 
-namespace {
-
 ggml_type ggml_type_of(KvType type) {
     switch (type) {
         case KvType::f16:
@@ -30,6 +28,8 @@ ggml_type ggml_type_of(KvType type) {
     throw Error(ErrorCode::invalid_argument, "KV cache: type number " + std::to_string(static_cast<int>(type)) +
                                                  " does not exist; expected f16, q8_0 or q4_0");
 }
+
+namespace {
 
 void check(const KvCacheParams & params) {
     const auto positive = [](const char * name, int32_t value, int32_t limit) {
@@ -65,16 +65,22 @@ decltype(auto) with_memory(F && f) {
 RaggedKvCache::RaggedKvCache(const KvCacheParams & params) : params_(params) {
     check(params);
     ggml_cpu_init();  // conversion tables
-    type_ = ggml_type_of(params.type);
-    row_bytes_ = ggml_row_size(type_, params.head_dim);
-    if (params.rotate && ggml_is_quantized(type_)) {
-        k_block_ = key_rotation_block(params.head_dim);
-        v_block_ = value_rotation_block(params.head_dim);
+    for (const KvType type : {KvType::f16, KvType::q8_0, KvType::q4_0}) {
+        Format & one = formats_[static_cast<size_t>(type)];
+        one.type = ggml_type_of(type);
+        if (params.head_dim % ggml_blck_size(one.type) != 0) {
+            continue;
+        }
+        one.bytes = ggml_row_size(one.type, params.head_dim);
+        if (params.rotate && ggml_is_quantized(one.type)) {
+            one.k_block = key_rotation_block(params.head_dim);
+            one.v_block = value_rotation_block(params.head_dim);
+        }
     }
     with_memory([&] {
         layers_.resize(static_cast<size_t>(params.n_layer));
         for (Layer & layer : layers_) {
-            layer.heads.resize(static_cast<size_t>(params.n_head_kv));
+            layer.heads.assign(static_cast<size_t>(params.n_head_kv), Head(params.type));
         }
     });
 }
@@ -134,15 +140,16 @@ bool RaggedKvCache::append(int32_t il, const F32Rows & k, const F32Rows & v, int
     const auto d = static_cast<size_t>(params_.head_dim);
     for (int32_t g = g_begin; g < g_end; ++g) {
         Head & head = layer.heads[static_cast<size_t>(g)];
+        const Format & row_format = format(head);
         for (const bool is_k : {true, false}) {
             const F32Rows & rows = is_k ? k : v;
             const size_t head_stride = rows.head_stride != 0 ? rows.head_stride : d;
             const size_t token_stride = rows.token_stride != 0 ? rows.token_stride : layer.heads.size() * d;
             const float * row = rows.data + static_cast<size_t>(g) * head_stride;
             uint8_t * out =
-                layer.arena.data() + (is_k ? head.k_offset : head.v_offset) + head.positions.size() * row_bytes_;
-            for (int32_t i = 0; i < n_tokens; ++i, row += token_stride, out += row_bytes_) {
-                encode_row(row, is_k ? k_block_ : v_block_, out);
+                layer.arena.data() + (is_k ? head.k_offset : head.v_offset) + head.positions.size() * row_format.bytes;
+            for (int32_t i = 0; i < n_tokens; ++i, row += token_stride, out += row_format.bytes) {
+                encode_row(row, row_format.type, is_k ? row_format.k_block : row_format.v_block, out);
             }
         }
         for (int32_t i = 0; i < n_tokens; ++i) {
@@ -159,7 +166,7 @@ void RaggedKvCache::release() noexcept {
         layer.order = std::vector<int32_t>();
         layer.shuffled = false;
         for (Head & head : layer.heads) {
-            head = Head();
+            head = Head(params_.type);
         }
     }
 }
@@ -183,7 +190,7 @@ RaggedKvCache RaggedKvCache::snapshot() const {
                 }
                 for (const size_t offset : {head.k_offset, head.v_offset}) {
                     std::memcpy(to.arena.data() + offset, from.arena.data() + offset,
-                                head.positions.size() * row_bytes_);
+                                head.positions.size() * format(head).bytes);
                 }
             }
         }
@@ -195,19 +202,22 @@ int32_t RaggedKvCache::n_rows(int32_t il, int32_t g) const {
     return static_cast<int32_t>(head_at(il, g, "n_rows").positions.size());
 }
 
-KvRowsView RaggedKvCache::view(const Layer & layer, size_t offset, size_t n_rows) const noexcept {
-    return {layer.arena.data() == nullptr ? nullptr : layer.arena.data() + offset, static_cast<int32_t>(n_rows),
-            row_bytes_};
+KvRowsView RaggedKvCache::view(int32_t il, const Head & head, bool is_k) const noexcept {
+    const uint8_t * const arena = layers_[static_cast<size_t>(il)].arena.data();
+    const Format & row_format = format(head);
+    return {.data = arena == nullptr ? nullptr : arena + (is_k ? head.k_offset : head.v_offset),
+            .n_rows = static_cast<int32_t>(head.positions.size()),
+            .row_bytes = row_format.bytes,
+            .type = head.type,
+            .rotation = is_k ? row_format.k_block : row_format.v_block};
 }
 
 KvRowsView RaggedKvCache::k_rows(int32_t il, int32_t g) const {
-    const Head & head = head_at(il, g, "k_rows");
-    return view(layers_[static_cast<size_t>(il)], head.k_offset, head.positions.size());
+    return view(il, head_at(il, g, "k_rows"), true);
 }
 
 KvRowsView RaggedKvCache::v_rows(int32_t il, int32_t g) const {
-    const Head & head = head_at(il, g, "v_rows");
-    return view(layers_[static_cast<size_t>(il)], head.v_offset, head.positions.size());
+    return view(il, head_at(il, g, "v_rows"), false);
 }
 
 std::span<const int32_t> RaggedKvCache::positions(int32_t il, int32_t g) const {
@@ -237,10 +247,10 @@ void RaggedKvCache::read_rows_f32(int32_t il, int32_t g, std::span<const int32_t
         }
         const KvRowsView from = is_k ? k_rows(il, g) : v_rows(il, g);
         for (size_t i = 0; i < slots.size(); ++i) {
-            const uint8_t * row = from.data + static_cast<size_t>(slots[i]) * row_bytes_;
+            const uint8_t * row = from.data + static_cast<size_t>(slots[i]) * from.row_bytes;
             const std::span<float> to = out.subspan(i * d, d);
-            ggml_get_type_traits(type_)->to_float(row, to.data(), params_.head_dim);
-            hadamard_rotate(to, is_k ? k_block_ : v_block_);
+            ggml_get_type_traits(format(from.type).type)->to_float(row, to.data(), params_.head_dim);
+            hadamard_rotate(to, from.rotation);
         }
     }
 }
@@ -256,13 +266,13 @@ int32_t RaggedKvCache::max_rows() const noexcept {
 }
 
 uint64_t RaggedKvCache::bytes_held() const noexcept {
-    uint64_t rows = 0;
+    uint64_t bytes = 0;
     for (const Layer & layer : layers_) {
         for (const Head & head : layer.heads) {
-            rows += head.positions.size();
+            bytes += head.positions.size() * 2 * format(head).bytes;
         }
     }
-    return rows * 2 * row_bytes_;
+    return bytes;
 }
 
 uint64_t RaggedKvCache::bytes_reserved() const noexcept {
@@ -288,13 +298,15 @@ KvUsage RaggedKvCache::usage(int64_t n_processed) const {
     KvUsage usage;
     usage.bytes_held = bytes_held();
     usage.bytes_reserved = bytes_reserved();
-    usage.rows = usage.bytes_held / (2 * row_bytes_);
     usage.bytes_full_f16 = static_cast<uint64_t>(std::max<int64_t>(n_processed, 0)) * layers_.size() *
                            static_cast<uint64_t>(params_.n_head_kv) * static_cast<uint64_t>(params_.head_dim) * 4;
     usage.rows_of.resize(layers_.size());
+    usage.type_of.resize(layers_.size());
     for (size_t il = 0; il < layers_.size(); ++il) {
         for (const Head & head : layers_[il].heads) {
+            usage.rows += head.positions.size();
             usage.rows_of[il].push_back(static_cast<int32_t>(head.positions.size()));
+            usage.type_of[il].push_back(head.type);
         }
     }
     return usage;

@@ -31,12 +31,15 @@ inline constexpr int32_t kMaxSpareRows = 32;
     return unit;
 }
 
+/// Throws Error{invalid_argument} for a number that is no type.
+[[nodiscard]] ggml_type ggml_type_of(KvType type);
+
 struct KvCacheParams {
     int32_t n_layer = 0;
-    int32_t n_head_kv = 0;  ///< G, the same in all layers
-    int32_t head_dim = 0;   ///< d of keys and values; a multiple of 32 for quantised types
-    KvType type = KvType::f16;
-    bool rotate = true;  ///< Hadamard rotation of quantised rows (f16 rows are never rotated)
+    int32_t n_head_kv = 0;      ///< G, the same in all layers
+    int32_t head_dim = 0;       ///< d of keys and values; a multiple of 32 for quantised types
+    KvType type = KvType::f16;  ///< of rows for which no plan names another
+    bool rotate = true;         ///< Hadamard rotation of quantised rows (f16 rows are never rotated)
 };
 
 /// Half precision rows of one layer's keys or values, [G][n_tokens][d]; strides in elements, 0 = dense.
@@ -60,6 +63,8 @@ struct KvRowsView {
     const uint8_t * data = nullptr;
     int32_t n_rows = 0;
     size_t row_bytes = 0;
+    KvType type = KvType::f16;
+    int32_t rotation = 0;  ///< block for hadamard_rotate() of queries (keys) or outputs (values); 0 = not rotated
 };
 
 /// Keys and values of one sequence. Several sequences are several objects.
@@ -68,8 +73,9 @@ struct KvRowsView {
 /// what RoPE saw); a *slot* is a physical row. Attention does not depend on the order of rows, so physical order
 /// equals ascending positions only until the first evict() or remove().
 ///
-/// Row types: f16, or ggml's q8_0/q4_0 blocks made by ggml itself. With `rotate`, quantised rows hold the rotated key
-/// and value: rotate queries with k_rotation() before attention and the output with v_rotation() after it.
+/// Row types: f16, or ggml's q8_0/q4_0 blocks made by ggml itself; a plan may give each head its own. With `rotate`,
+/// quantised rows hold the rotated key and value: rotate queries before attention and the output after it, by the
+/// block that k_rows() and v_rows() state.
 ///
 /// Memory: one anonymous mapping (arena) per layer that holds K extents of heads 0..G-1, then V extents. Every row is
 /// quantised once; all other calls move bytes. Beside the arenas 4 bytes per row hold positions (and 4 bytes per
@@ -90,8 +96,8 @@ class RaggedKvCache {
 
     /// Fills an empty layer from prefill: row t is that of token t, or of `positions`[t] where these are given
     /// (ascending, [n_tokens]). With `plan` only its positions are stored, never the others; its merged rows are means
-    /// of the f16 rows given here, quantised once. Throws Error{invalid_argument} (layer not empty, bad plan; nothing
-    /// changed) or Error{runtime} (memory).
+    /// of the f16 rows given here, quantised once. Heads get the plan's row types where it has any. Throws
+    /// Error{invalid_argument} (layer not empty, bad plan; nothing changed) or Error{runtime} (memory).
     void store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
                      const LayerPlan * plan = nullptr, std::span<const int32_t> positions = {}, int32_t n_threads = 1);
 
@@ -99,6 +105,7 @@ class RaggedKvCache {
     /// and stand in ascending positions afterwards. The plan holds one list for all heads or one per head; each is
     /// ascending, unique and a subset of the positions held. A row that others are merged into is the exception to "bit
     /// for bit": it becomes the mean of the rows as they were stored (dequantised, still rotated), quantised once more.
+    /// So are the rows of a head that the plan gives another type: they are quantised, once, and must be f16 before.
     /// Throws Error{invalid_argument}; the layer is then unchanged.
     void compact(int32_t il, const LayerPlan & plan);
     /// All layers; every layer is checked before the first row moves.
@@ -155,14 +162,8 @@ class RaggedKvCache {
                        std::span<float> out_v) const;
 
     [[nodiscard]] const KvCacheParams & params() const noexcept { return params_; }
-    /// The ggml type of the rows.
-    [[nodiscard]] ggml_type type() const noexcept { return type_; }
-    /// Bytes of one key row (and of one value row): ggml_row_size(type(), head_dim).
-    [[nodiscard]] size_t row_bytes() const noexcept { return row_bytes_; }
-    /// Block for hadamard_rotate() of queries; 0 = rows are not rotated.
-    [[nodiscard]] int32_t k_rotation() const noexcept { return k_block_; }
-    /// Block for hadamard_rotate() of attention outputs; 0 = rows are not rotated.
-    [[nodiscard]] int32_t v_rotation() const noexcept { return v_block_; }
+    /// Bytes of one key row (and of one value row) of params().type; heads may differ.
+    [[nodiscard]] size_t row_bytes() const noexcept { return format(params_.type).bytes; }
     /// Most rows of any extent.
     [[nodiscard]] int32_t max_rows() const noexcept;
     /// Bytes of all rows held, and of all arenas.
@@ -174,8 +175,16 @@ class RaggedKvCache {
     [[nodiscard]] KvUsage usage(int64_t n_processed) const;
 
   private:
+    /// What depends on the type of a head's rows.
+    struct Format {
+        ggml_type type = GGML_TYPE_F16;
+        size_t bytes = 0;                  // of a row; 0 where the head size does not fit
+        int32_t k_block = 0, v_block = 0;  // for hadamard_rotate(), 0 = not rotated
+    };
     /// K and V extent of one head; both have the same capacity. Offsets in bytes from the arena's start.
     struct Head {
+        explicit Head(KvType of_rows) : type(of_rows) {}
+        KvType type;
         size_t k_offset = 0;
         size_t v_offset = 0;
         int32_t capacity = 0;            // rows, a multiple of row_unit(); positions.capacity() is at least this
@@ -199,18 +208,22 @@ class RaggedKvCache {
     Layer & layer_at(int32_t il, const char * call);
     [[nodiscard]] const Layer & layer_at(int32_t il, const char * call) const;
     [[nodiscard]] const Head & head_at(int32_t il, int32_t g, const char * call) const;
-    [[nodiscard]] KvRowsView view(const Layer & layer, size_t offset, size_t n_rows) const noexcept;
+    [[nodiscard]] KvRowsView view(int32_t il, const Head & head, bool is_k) const noexcept;
+    [[nodiscard]] const Format & format(KvType type) const noexcept { return formats_[static_cast<size_t>(type)]; }
+    [[nodiscard]] const Format & format(const Head & head) const noexcept { return format(head.type); }
+    void check_types(int32_t il, const LayerPlan & plan) const;
 
     // layout.cpp; `capacity(g)` is the new capacity of head g in rows.
     [[nodiscard]] int32_t capacity_for(const Head & head, int32_t rows) const noexcept;
     template <typename F>
-    [[nodiscard]] size_t arena_bytes(F && capacity) const noexcept;
+    [[nodiscard]] size_t arena_bytes(const Layer & layer, F && capacity) const noexcept;
     template <typename F>
     void place_extents(Layer & layer, F && capacity) const noexcept;
     void make_room(Layer & layer, int32_t il, int32_t n_more) const;
     void make_room_for(Layer & layer, int32_t il, const std::vector<std::vector<int32_t>> & positions) const;
     void give_back(Layer & layer) const noexcept;
     void tighten(Layer & layer) const noexcept;
+    void place_anew(Layer & layer) const noexcept;
 
     // compact.cpp
     [[nodiscard]] Slots slots_of(int32_t il, const LayerPlan & plan) const;
@@ -223,13 +236,13 @@ class RaggedKvCache {
     [[nodiscard]] std::vector<std::vector<MergedSlots>> merged_slots(int32_t il, const LayerPlan & plan) const;
     void merge_rows(Layer & layer, const std::vector<std::vector<MergedSlots>> & merged) const noexcept;
 
-    void encode_row(const float * row, int32_t block, uint8_t * out) const noexcept;
+    // types.cpp
+    void convert(Layer & layer, int32_t il, const std::vector<KvType> & types) const;
+
+    void encode_row(const float * row, ggml_type type, int32_t block, uint8_t * out) const noexcept;
 
     KvCacheParams params_;
-    ggml_type type_ = GGML_TYPE_F16;
-    size_t row_bytes_ = 0;
-    int32_t k_block_ = 0;
-    int32_t v_block_ = 0;
+    Format formats_[3];          // by KvType
     std::vector<Layer> layers_;  // [L]
 };
 

@@ -78,9 +78,9 @@ void check_given(const GivenRows & given, const LayerPlan * plan, const std::str
 
 }  // namespace
 
-void RaggedKvCache::encode_row(const float * row, int32_t block, uint8_t * out) const noexcept {
+void RaggedKvCache::encode_row(const float * row, ggml_type type, int32_t block, uint8_t * out) const noexcept {
     const auto d = static_cast<size_t>(params_.head_dim);
-    if (type_ == GGML_TYPE_F16) {
+    if (type == GGML_TYPE_F16) {
         ggml_cpu_fp32_to_fp16(row, reinterpret_cast<ggml_fp16_t *>(out), params_.head_dim);
         return;
     }
@@ -90,7 +90,7 @@ void RaggedKvCache::encode_row(const float * row, int32_t block, uint8_t * out) 
         hadamard_rotate({rotated, d}, block);
         row = rotated;
     }
-    ggml_get_type_traits_cpu(type_)->from_float(row, out, params_.head_dim);
+    ggml_get_type_traits_cpu(type)->from_float(row, out, params_.head_dim);
 }
 
 void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v, int32_t n_tokens,
@@ -117,10 +117,15 @@ void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v
     if (plan != nullptr) {
         check_layer_plan(*plan, il, params_.n_head_kv, given.end());
         check_given(given, plan, where);
+        check_types(il, *plan);
     }
 
     std::vector<MergeGroup> merged;
     try {
+        for (size_t g = 0; g < layer.heads.size(); ++g) {
+            layer.heads[g].type =
+                plan != nullptr && !plan->types.empty() ? plan->type_of_head(static_cast<int32_t>(g)) : params_.type;
+        }
         std::vector<std::vector<int32_t>> held(layer.heads.size());
         for (size_t g = 0; g < held.size(); ++g) {
             held[g] = plan != nullptr ? plan->of_head(static_cast<int32_t>(g)) : given.all();
@@ -146,11 +151,12 @@ void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v
         const bool is_k = task < n_head;
         const size_t g = task % n_head;
         const F16Rows & rows = is_k ? k : v;
-        const int32_t block = is_k ? k_block_ : v_block_;
         const size_t row_stride = rows.row_stride != 0 ? rows.row_stride : d;
         const size_t head_stride =
             rows.head_stride != 0 ? rows.head_stride : static_cast<size_t>(n_tokens) * row_stride;
         const Head & head = layer.heads[g];
+        const Format & row_format = format(head);
+        const int32_t block = is_k ? row_format.k_block : row_format.v_block;
         const auto row_at = [&](int32_t position) {
             return rows.data + g * head_stride + static_cast<size_t>(given.row_of(position)) * row_stride;
         };
@@ -170,15 +176,15 @@ void RaggedKvCache::store_layer(int32_t il, const F16Rows & k, const F16Rows & v
                 std::for_each(group->from.begin(), group->from.end(), add);
                 const double n = 1.0 + static_cast<double>(group->from.size());
                 std::transform(sum, sum + d, row_f32, [&](double x) { return static_cast<float>(x / n); });
-                encode_row(row_f32, block, out);
+                encode_row(row_f32, row_format.type, block, out);
                 ++group;
-            } else if (type_ == GGML_TYPE_F16) {
-                std::memcpy(out, row, row_bytes_);
+            } else if (row_format.type == GGML_TYPE_F16) {
+                std::memcpy(out, row, row_format.bytes);
             } else {
                 ggml_cpu_fp16_to_fp32(row, row_f32, params_.head_dim);
-                encode_row(row_f32, block, out);
+                encode_row(row_f32, row_format.type, block, out);
             }
-            out += row_bytes_;
+            out += row_format.bytes;
         }
     });
 }

@@ -107,6 +107,9 @@ struct BatchEngine::Impl {
             }
         }
         Session session(model, request.session);
+        if (session.impl_->method->traits().probes) {
+            static_cast<void>(model->impl().probe_source());  // no step waits while they are made
+        }
         Generation generation(model->impl().text, request.generate);
         const std::lock_guard lock(mutex);
         const uint64_t id = ++last_id;
@@ -282,8 +285,11 @@ struct BatchEngine::Impl {
     }
 
     void prefill() {
+        if (prefilling == nullptr) {
+            return;
+        }
         const auto start = Clock::now();
-        while (prefilling != nullptr) {
+        do {
             const JobPtr job = prefilling;
             attempt(job, [&] {
                 Session::Impl & s = state(*job);
@@ -297,10 +303,9 @@ struct BatchEngine::Impl {
                 prefilling = nullptr;
                 decoding.push_back(job);
             });
-            if (decoding.empty() || ms_since(start) >= options.prefill_ms) {
-                return;  // with nobody to wait for it a step is one chunk, so that news are heard
-            }
-        }
+            // with nobody to wait for it a step is one part, so that news are heard
+        } while (prefilling != nullptr && !decoding.empty() &&
+                 state(*prefilling).arriving->work.next_fits(ms_since(start), options.prefill_ms));
     }
 
     void decode() {

@@ -38,16 +38,16 @@ int32_t Eviction::n_by_rule(int32_t il, int32_t rows_before, int32_t n_new, int3
     return rows_before + n_new - rows;
 }
 
-int64_t Eviction::rows_after(const RaggedKvCache & cache, int32_t n_new, int32_t n_before) const {
-    int64_t rows = 0;
+uint64_t Eviction::bytes_after(const RaggedKvCache & cache, int32_t n_new, int32_t n_before) const {
+    uint64_t bytes = 0;
     for (int32_t il = 0; il < cache.params().n_layer; ++il) {
         for (int32_t g = 0; g < n_head_kv_; ++g) {
             const int32_t held = cache.n_rows(il, g);
             const int32_t then = held + n_new - n_by_rule(il, held, n_new, n_before);
-            rows += capped() ? std::min(then, cap_) : then;
+            bytes += static_cast<uint64_t>(capped() ? std::min(then, cap_) : then) * 2 * cache.k_rows(il, g).row_bytes;
         }
     }
-    return rows;
+    return bytes;
 }
 
 int32_t Eviction::most_rows(const RaggedKvCache & cache, int32_t il, int32_t g, int32_t n_new, int32_t n_before) const {

@@ -30,7 +30,7 @@ class Eviction {
 
     /// Rows that the cache will hold, summed over layers and KV heads, after n_new tokens behind n_before processed
     /// ones.
-    [[nodiscard]] int64_t rows_after(const RaggedKvCache & cache, int32_t n_new, int32_t n_before) const;
+    [[nodiscard]] uint64_t bytes_after(const RaggedKvCache & cache, int32_t n_new, int32_t n_before) const;
     /// Most rows of a KV head at any moment while n_new tokens come one at a time.
     [[nodiscard]] int32_t most_rows(const RaggedKvCache & cache, int32_t il, int32_t g, int32_t n_new,
                                     int32_t n_before) const;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "engine/row_cap.h"
 #include "graph/prefill_attention.h"
 #include "graph/query_stats.h"
 
@@ -29,7 +30,7 @@ int64_t rows_at_end(const Session::Impl & session, int64_t held, int32_t n_befor
     if (session.eviction.capped()) {  // the policy works after a row was appended
         grown = std::min(grown, std::max(per_token * (int64_t{session.options.decode_cap} + 1) - held, per_token));
     }
-    return std::min(held + grown, std::max(held, session.max_rows.value_or(INT64_MAX)));
+    return std::min(held + grown, std::max(held, byte_cap_rows(session.options, session.cache).value_or(INT64_MAX)));
 }
 
 }  // namespace
@@ -58,21 +59,24 @@ uint64_t kv_bound_of_prompt(Session::Impl & session, const Prompt & prompt, int3
 
 uint64_t bind_answer(Session::Impl & session, int32_t n_predict) {
     RaggedKvCache & cache = session.cache;
-    const int32_t n_head_kv = cache.params().n_head_kv, unit = row_unit(cache.row_bytes());
+    const int32_t n_head_kv = cache.params().n_head_kv;
     const int32_t n_new = std::clamp(n_predict, 0, std::max(session.n_ctx - session.n_processed, 0));
     uint64_t bytes = 0;
     std::vector<int32_t> most(static_cast<size_t>(n_head_kv));
     for (int32_t il = 0; il < cache.params().n_layer; ++il) {
         int64_t rows = 0, longest = 0;
+        uint64_t arena = 0;
         for (int32_t g = 0; g < n_head_kv; ++g) {
             const int32_t head = session.eviction.most_rows(cache, il, g, n_new, session.n_processed);
             most[static_cast<size_t>(g)] = head;
-            rows += (head + unit - 1) / unit * unit;
-            longest = std::max<int64_t>(longest, head);
+            const size_t row_bytes = cache.k_rows(il, g).row_bytes;
+            const int32_t unit = row_unit(row_bytes), room = (head + unit - 1) / unit * unit;
+            rows += room;
+            arena += static_cast<size_t>(room) * 2 * row_bytes;
+            longest = std::max<int64_t>(longest, room);
         }
         cache.expect_rows(il, most);
-        bytes += Arena::page_round(static_cast<size_t>(rows) * 2 * cache.row_bytes()) +
-                 static_cast<uint64_t>(rows + longest + unit) * sizeof(int32_t);
+        bytes += Arena::page_round(arena) + static_cast<uint64_t>(rows + longest) * sizeof(int32_t);
     }
     return std::max(kv_bytes_now(session), bytes);
 }

@@ -16,10 +16,7 @@ constexpr const char * kModelName = "kvsieve-tiny-model-f16.gguf";
 constexpr const char * kMmprojName = "kvsieve-tiny-mmproj-f16.gguf";
 constexpr const char * kProbesName = "kvsieve-tiny-probes-f16.gguf";
 
-ModelInfo read_info(const GgufFile & file) {
-    Weights weights(file);
-    const std::unique_ptr<Decoder> decoder = make_decoder(file, weights, 0);
-    const DecoderConfig & config = decoder->config();
+ModelInfo info_of(const GgufFile & file, const Weights & weights, const DecoderConfig & config) {
     ModelInfo info;
     info.name = file.get_str("general.name", file.path().stem().string());
     info.architecture = file.get_str("general.architecture");
@@ -73,7 +70,12 @@ ModelOptions embedded_model() {
                                           looked + ")");
 }
 
-Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read_info(file)), text(file) {
+Model::Impl::Impl(const ModelOptions & options)
+    : file(options.model),
+      weights(file),
+      decoder(make_decoder(file, weights, 0)),
+      info(info_of(file, weights, decoder->config())),
+      text(file) {
     n_threads = options.n_threads > 0 ? options.n_threads
                                       : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
     if (text.n_vocab() != info.n_vocab) {
@@ -86,8 +88,6 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
                                               ": positions with several components are not supported by architecture " +
                                               info.architecture);
     }
-    Weights weights(file);
-    const std::unique_ptr<Decoder> decoder = make_decoder(file, weights, 0);
     if (options.repack) {
         packed = std::make_unique<PackedWeights>(file, weights.matrices(), n_threads);
         info.packed_bytes = packed->bytes();
@@ -104,9 +104,9 @@ Model::Impl::Impl(const ModelOptions & options) : file(options.model), info(read
     }
 }
 
-ProbeSource Model::Impl::probe_source(const Decoder & decoder) const {
-    std::call_once(factors_made_, [&] { factors_ = std::make_unique<OutputFactors>(decoder, n_threads); });
-    return {probes.get(), factors_.get()};
+ProbeSource Model::Impl::probe_source() const {
+    std::call_once(factors_made_, [&] { factors_ = std::make_unique<OutputFactors>(*decoder, n_threads); });
+    return {probes ? probes->layers() : std::span<const LayerProbes>(), factors_.get()};
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

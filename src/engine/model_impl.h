@@ -19,6 +19,8 @@ struct Model::Impl {
     explicit Impl(const ModelOptions & options);
 
     GgufFile file;
+    Weights weights;                         // in the file's order
+    std::unique_ptr<const Decoder> decoder;  // of the context it was trained for; computes nothing
     ModelInfo info;
     TextModel text;
     std::optional<VisionEncoder> vision;
@@ -28,7 +30,7 @@ struct Model::Impl {
 
     /// The probes, and the factors of the output projections, which are made when they are first asked for.
     /// Thread-safe.
-    [[nodiscard]] ProbeSource probe_source(const Decoder & decoder) const;
+    [[nodiscard]] ProbeSource probe_source() const;
 
   private:
     mutable std::once_flag factors_made_;

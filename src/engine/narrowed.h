@@ -87,4 +87,21 @@ class Narrowed final : public LayerObservation {
     const LayerObservation & from_;
 };
 
+/// Keeps everything and looks at what its traits ask for. Belongs to one session.
+class Watcher : public Method {
+  public:
+    [[nodiscard]] const Traits & traits() const override { return traits_; }
+    void check(const PromptShape & /*prompt*/) const override {}
+    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t /*il*/,
+                                       const LayerScore & /*score*/) const override {
+        return whole_layer(prompt.n_tokens);
+    }
+    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore> /*scores*/) const override {
+        return whole_plan(prompt);
+    }
+
+  protected:
+    Traits traits_;
+};
+
 }  // namespace kvsieve

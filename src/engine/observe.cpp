@@ -13,12 +13,11 @@ namespace kvsieve {
 namespace {
 
 /// Keeps everything and writes what it is shown, layer by layer.
-class Recorder final : public Method {
+class Recorder final : public Watcher {
   public:
-    Recorder(const Traits & wanted, std::filesystem::path path)
-        : wanted_(wanted), traits_(watching(wanted)), path_(std::move(path)) {}
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
-    void check(const PromptShape &) const override {}
+    Recorder(const Traits & wanted, std::filesystem::path path) : wanted_(wanted), path_(std::move(path)) {
+        traits_ = watching(wanted);
+    }
     [[nodiscard]] LayerScore score(const PromptShape & prompt, int32_t il,
                                    const LayerObservation & obs) const override {
         if (!writer_) {
@@ -26,12 +25,6 @@ class Recorder final : public Method {
         }
         writer_->add(il, Narrowed(obs, wanted_, n_rows(prompt)));
         return {};
-    }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
-        return whole_layer(prompt.n_tokens);
-    }
-    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
-        return whole_plan(prompt);
     }
     void finish() const { writer_->finish(); }
 
@@ -41,7 +34,7 @@ class Recorder final : public Method {
         return std::max(window, prompt.n_tokens - first_row(wanted_, prompt));
     }
 
-    Traits wanted_, traits_;
+    Traits wanted_;
     std::filesystem::path path_;
     mutable std::unique_ptr<ObservationWriter> writer_;  // of one prefill; a recorder belongs to one session
 };

@@ -62,9 +62,26 @@ void write_probes(const std::filesystem::path & path, const ProbeData & data) {
     });
 }
 
+std::vector<LayerProbes> ProbeData::layers() const {
+    const auto n_list = static_cast<size_t>(n_head) * static_cast<size_t>(n_probe);
+    const auto d = static_cast<size_t>(head_dim);
+    std::vector<LayerProbes> out;
+    for (size_t at = 0; at < offsets.size(); at += n_list) {
+        out.push_back({.type = GGML_TYPE_F16,
+                       .queries = reinterpret_cast<const std::byte *>(queries.data() + at * d),
+                       .n = n_probe,
+                       .probe_bytes = d * sizeof(ggml_fp16_t),
+                       .head_bytes = d * sizeof(ggml_fp16_t) * static_cast<size_t>(n_probe),
+                       .offsets = std::span(offsets).subspan(at, n_list),
+                       .weights = std::span(weights).subspan(at, n_list),
+                       .shares = std::span(shares).subspan(at, n_list)});
+    }
+    return out;
+}
+
 /// Keeps everything and takes the queries of the last tokens and the share of attention that they pay to what stands
 /// before them.
-class ProbeRecorder::Recorder final : public Method {
+class ProbeRecorder::Recorder final : public Watcher {
   public:
     Recorder(ProbeRecorder & out, int32_t n_answer) : out_(out) {
         traits_.n_queries = n_answer;
@@ -76,8 +93,6 @@ class ProbeRecorder::Recorder final : public Method {
         }
     }
     [[nodiscard]] const std::vector<int32_t> & tokens() const { return tokens_; }
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
-    void check(const PromptShape &) const override {}
     [[nodiscard]] LayerScore score(const PromptShape & prompt, int32_t il,
                                    const LayerObservation & obs) const override {
         const int32_t n_prompt = prompt.n_tokens - traits_.n_queries;
@@ -98,16 +113,9 @@ class ProbeRecorder::Recorder final : public Method {
         });
         return {};
     }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
-        return whole_layer(prompt.n_tokens);
-    }
-    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
-        return whole_plan(prompt);
-    }
 
   private:
     ProbeRecorder & out_;
-    Traits traits_;
     std::vector<int32_t> tokens_;  // of the answer, that are recorded
 };
 
@@ -164,6 +172,12 @@ int32_t ProbeRecorder::add_answer(const Turn & turn, std::span<const int32_t> an
     return record(prompt_of, answer, callbacks);
 }
 
+int32_t ProbeRecorder::add_answer(std::span<const int32_t> prompt, std::span<const int32_t> answer,
+                                  const Callbacks & callbacks) {
+    const auto prompt_of = [&](Session::Impl & session) { return build_prompt(session.parts().text, prompt, 0); };
+    return record(prompt_of, answer, callbacks);
+}
+
 int32_t ProbeRecorder::add(const Turn & turn, const GenerateOptions & generate, const Callbacks & callbacks) {
     Session full(model_, options_);
     const Answer answer = full.ask(turn, generate, callbacks);
@@ -175,8 +189,7 @@ int32_t ProbeRecorder::add(std::span<const int32_t> prompt, const GenerateOption
     Session full(model_, options_);
     full.feed(prompt);
     const Answer answer = full.generate(generate, callbacks);
-    const auto prompt_of = [&](Session::Impl & session) { return build_prompt(session.parts().text, prompt, 0); };
-    return record(prompt_of, answer.tokens, callbacks);
+    return add_answer(prompt, answer.tokens, callbacks);
 }
 
 namespace {
@@ -209,6 +222,13 @@ Clusters cluster(const HeadRows & rows, size_t d, size_t n_cluster) {
     const size_t n = rows.offsets.size();
     Clusters out;
     out.of.assign(n, 0);
+    if (n_cluster == n) {
+        out.rows.resize(n);
+        std::iota(out.rows.begin(), out.rows.end(), 0);
+        out.of = out.rows;
+        out.counts = rows.counts;
+        return out;
+    }
     std::vector<float> x(n * d), centres(n_cluster * d), sums, least(n);
     ggml_fp16_to_fp32_row(rows.queries.data(), x.data(), static_cast<int64_t>(x.size()));
     for (size_t c = 0; c < n_cluster; ++c) {
@@ -280,7 +300,7 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
     const auto rows_of = [&](size_t il, size_t h) {
         HeadRows rows{std::vector<ggml_fp16_t>(n * d), std::vector<int32_t>(n), std::vector<double>(n, 1.0),
                       std::vector<double>(n)};
-        const LayerProbes base = base_ == nullptr ? LayerProbes() : base_->layer(static_cast<int32_t>(il));
+        const LayerProbes base = base_ == nullptr ? LayerProbes() : base_->layers()[il];
         for (size_t i = 0; i < n_base; ++i) {
             std::memcpy(rows.queries.data() + i * d, base.queries + h * base.head_bytes + i * base.probe_bytes, d * 2);
             rows.offsets[i] = base.offsets[h * n_base + i];
@@ -311,6 +331,32 @@ ProbeData ProbeRecorder::probes(int32_t n_probe, int32_t n_threads) const {
         }
     });
     return out;
+}
+
+namespace {
+
+template <typename Asked>
+std::shared_ptr<const ProbeData> record_all(const std::shared_ptr<const Model> & model, const SessionOptions & options,
+                                            const Asked & prompt, std::span<const int32_t> answer,
+                                            const Callbacks & callbacks) {
+    constexpr int32_t kAll = std::numeric_limits<int32_t>::max();
+    ProbeRecorder recorder(model, options, kAll);
+    recorder.add_answer(prompt, answer, callbacks);
+    return std::make_shared<const ProbeData>(recorder.probes(kAll, 1));
+}
+
+}  // namespace
+
+std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                  const SessionOptions & options, const Turn & prompt,
+                                                  std::span<const int32_t> answer, const Callbacks & callbacks) {
+    return record_all(model, options, prompt, answer, callbacks);
+}
+
+std::shared_ptr<const ProbeData> probes_of_answer(const std::shared_ptr<const Model> & model,
+                                                  const SessionOptions & options, std::span<const int32_t> prompt,
+                                                  std::span<const int32_t> answer, const Callbacks & callbacks) {
+    return record_all(model, options, prompt, answer, callbacks);
 }
 
 }  // namespace kvsieve

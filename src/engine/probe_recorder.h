@@ -16,6 +16,7 @@
 namespace kvsieve {
 
 class ProbeFile;
+struct LayerProbes;
 
 /// Probes of all layers as they are stored. `n_list` = n_layer x n_head.
 struct ProbeData {
@@ -29,6 +30,9 @@ struct ProbeData {
     std::vector<int32_t> offsets;      ///< [n_layer][n_head][n_probe] token of its answer, 0 = the first
     std::vector<float> weights;        ///< [n_layer][n_head][n_probe], sum 1 over a head's probes
     std::vector<float> shares;         ///< [n_layer][n_head][n_probe] of the attention, paid to the prompt
+
+    /// As a prefill takes them, [n_layer]; views into this.
+    [[nodiscard]] std::vector<LayerProbes> layers() const;
 };
 
 /// Writes a GGUF file that Model::load() takes as ModelOptions::probes, whole or not at all. Throws Error{io}.
@@ -52,14 +56,17 @@ class ProbeRecorder {
     /// The same for a prompt of tokens.
     int32_t add(std::span<const int32_t> prompt, const GenerateOptions & generate, const Callbacks & callbacks = {});
 
-    /// Records an answer that the model gave with its whole cache; prefills prompt and answer once more.
+    /// Records a given answer, the model's own or the true one; prefills prompt and answer once more.
     int32_t add_answer(const Turn & turn, std::span<const int32_t> answer, const Callbacks & callbacks = {});
+    int32_t add_answer(std::span<const int32_t> prompt, std::span<const int32_t> answer,
+                       const Callbacks & callbacks = {});
 
     /// Queries recorded here; those that the model's probes stand for are not among them.
     [[nodiscard]] int64_t n_rows() const { return static_cast<int64_t>(offsets_.size()); }
     /// At most `n_probe` probes for every layer and head: the recorded queries and the probes from which this began are
     /// clustered (k-means, deterministic), and the query nearest to a cluster's mean stands for it, with the cluster's
-    /// share of all queries as its weight. Throws Error{invalid_argument} where nothing was recorded.
+    /// share of all queries as its weight. Where that is no fewer than there are queries, each is a probe. Throws
+    /// Error{invalid_argument} where nothing was recorded.
     [[nodiscard]] ProbeData probes(int32_t n_probe, int32_t n_threads) const;
 
   private:

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/generation.h"
+#include "engine/probe_recorder.h"
 #include "engine/row_cap.h"
 #include "engine/session_impl.h"
 #include "kvsieve/error.h"
@@ -68,14 +69,26 @@ Session::Impl::Impl(std::shared_ptr<const Model> model_, SessionOptions options_
       eviction(options.decode_policy, options.decode_cap, model->info().n_head, model->info().n_head_kv),
       method_options(options.method_options) {
     check_row_caps(options, cache);
-    max_rows = byte_cap_rows(options, cache);
     if (!from_registry && (options.kv_tokens > 0 || options.kv_share > 0.0 || options.kv_bytes > 0)) {
         throw Error(ErrorCode::invalid_argument,
                     "a cap on the KV rows needs a method of the registry, not one of the caller's own");
     }
+    if (method->traits().row_types && options.kv_type != KvType::f16) {
+        throw Error(ErrorCode::invalid_argument, "method " + options.method +
+                                                     " chooses the row types itself here; expected KV type f16, got " +
+                                                     std::string(kv_type_name(options.kv_type)));
+    }
     if (options.n_ctx < 0) {
         throw Error(ErrorCode::invalid_argument,
                     "the context must have at least 1 token, got " + std::to_string(options.n_ctx));
+    }
+    if (options.probes && options.probes->model_fingerprint != model->info().fingerprint) {
+        throw Error(ErrorCode::bad_input, "the probes were recorded with the model with fingerprint " +
+                                              options.probes->model_fingerprint + ", this one has " +
+                                              model->info().fingerprint);
+    }
+    if (options.probes) {
+        probes = options.probes->layers();
     }
     const auto & profile = options.method_options.profile;
     if (profile && !profile->model_fingerprint.empty() && profile->model_fingerprint != model->info().fingerprint) {
@@ -189,8 +202,8 @@ std::vector<float> Session::Impl::embed(const Prompt & prompt) {
     }
     if (n_processed > 0 && !fits(n)) {
         throw Error(ErrorCode::too_large,
-                    "the cache would hold " + std::to_string(eviction.rows_after(cache, n, n_processed)) +
-                        " rows with this prompt, the KV budget takes " + std::to_string(*max_rows));
+                    "the cache would hold " + std::to_string(eviction.bytes_after(cache, n, n_processed)) +
+                        " bytes with this prompt, the KV budget takes " + std::to_string(options.kv_bytes));
     }
     std::vector<int32_t> tokens = pending;
     tokens.insert(tokens.end(), prompt.tokens.begin(), prompt.tokens.end());
@@ -277,10 +290,13 @@ void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
     const Method & used = *maker.method;
     const bool observe = !maker.keeps_everything;
     Planner planner = std::move(maker.planner);
-    const ProbeSource probes = observe && used.traits().probes ? parts().probe_source(*decoder) : ProbeSource();
+    ProbeSource source = observe && used.traits().probes ? parts().probe_source() : ProbeSource();
+    if (!probes.empty()) {
+        source.probes = probes;
+    }
     arriving.reset(new FirstPrompt{
         std::move(maker),
-        {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), probes}});
+        {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), source}});
     arriving->work.on_residual(on_residual);
 }
 
@@ -393,7 +409,7 @@ void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbac
 
 /// May n_new more tokens be processed under the cap on bytes?
 bool Session::Impl::fits(int32_t n_new) const {
-    return !max_rows || eviction.rows_after(cache, n_new, n_processed) <= *max_rows;
+    return options.kv_bytes == 0 || eviction.bytes_after(cache, n_new, n_processed) <= options.kv_bytes;
 }
 
 void Session::Impl::decode(int32_t token) {

@@ -46,8 +46,8 @@ struct Session::Impl {
     ChatTemplate chat;
     RaggedKvCache cache;
     Eviction eviction;
-    std::optional<int64_t> max_rows;  // that the cache may hold at any time
-    ResidualObserver on_residual;     // of the first prompt's prefill
+    ResidualObserver on_residual;  // of the first prompt's prefill
+    std::vector<LayerProbes> probes;  // of the options
 
     std::unique_ptr<FirstPrompt> arriving;  // while it is prefilled
 

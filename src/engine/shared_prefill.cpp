@@ -17,7 +17,7 @@ struct Scored {
 };
 
 /// Keeps everything and lets methods score what they asked for. Belongs to one session.
-class Observers final : public Method {
+class Observers final : public Watcher {
   public:
     explicit Observers(std::vector<Scored *> methods) : methods_(std::move(methods)) {
         Traits all;
@@ -26,7 +26,6 @@ class Observers final : public Method {
         }
         traits_ = watching(all);
     }
-    [[nodiscard]] const Traits & traits() const override { return traits_; }
     void check(const PromptShape & prompt) const override {
         for (Scored * one : methods_) {
             try {
@@ -49,16 +48,9 @@ class Observers final : public Method {
         }
         return {};
     }
-    [[nodiscard]] LayerPlan plan_layer(const PromptShape & prompt, int32_t, const LayerScore &) const override {
-        return whole_layer(prompt.n_tokens);
-    }
-    [[nodiscard]] Plan plan(const PromptShape & prompt, std::span<const LayerScore>) const override {
-        return whole_plan(prompt);
-    }
 
   private:
     std::vector<Scored *> methods_;
-    Traits traits_;
 };
 
 }  // namespace
@@ -70,21 +62,25 @@ struct SharedPrefill::Impl {
     std::map<int32_t, std::vector<float>> residuals;  // the stream before a layer where a method prunes
     std::optional<Session> base;
 
-    /// Sets of methods that one prefill can serve: statistics of the queries leave out one number of sinks.
-    [[nodiscard]] std::vector<std::vector<Scored *>> groups() {
-        std::vector<Scored *> others;
-        std::map<int32_t, std::vector<Scored *>> by_sinks;
-        for (auto & [name, one] : methods) {
-            const Traits & traits = one.method->traits();
-            (traits.query_stats ? by_sinks[traits.n_sink] : others).push_back(&one);
+    using Probes = std::shared_ptr<const ProbeData>;
+
+    /// Sets of methods that one prefill can serve: it has one set of probes, and statistics of the queries leave out
+    /// one number of sinks.
+    [[nodiscard]] std::map<std::pair<Probes, int32_t>, std::vector<Scored *>> groups() {
+        std::map<std::pair<Probes, int32_t>, std::vector<Scored *>> out;
+        for (const bool with_stats : {true, false}) {
+            for (auto & [name, one] : methods) {
+                const Traits & traits = one.method->traits();
+                if (traits.query_stats == with_stats) {
+                    const auto first = out.lower_bound({name.probes, 0});
+                    const bool joins = !with_stats && first != out.end() && first->first.first == name.probes;
+                    out[joins ? first->first : std::pair{name.probes, traits.n_sink}].push_back(&one);
+                }
+            }
         }
-        std::vector<std::vector<Scored *>> out;
-        out.reserve(by_sinks.size());
-        for (auto & [n_sink, group] : by_sinks) {
-            out.push_back(std::move(group));
+        if (out.empty()) {
+            out[{nullptr, 0}] = {};
         }
-        out.resize(std::max<size_t>(out.size(), 1));
-        out[0].insert(out[0].end(), others.begin(), others.end());
         return out;
     }
 
@@ -93,8 +89,10 @@ struct SharedPrefill::Impl {
         if (base) {
             throw Error(ErrorCode::invalid_argument, "a shared prefill takes one prompt");
         }
-        for (std::vector<Scored *> & group : groups()) {
-            Session session(model, options, std::make_shared<Observers>(std::move(group)));
+        for (auto & [key, group] : groups()) {
+            SessionOptions own = options;
+            own.probes = key.first;
+            Session session(model, own, std::make_shared<Observers>(std::move(group)));
             if (!base) {
                 session.impl_->on_residual = [this](int32_t il, std::span<const float> stream) {
                     if (const auto found = residuals.find(il); found != residuals.end()) {
@@ -162,7 +160,8 @@ Session SharedPrefill::begin(const SessionOptions & options) const {
                     "a session has another context, system message or chat template than the prefill that it shares");
     }
     const Session::Impl & base = *full().impl_;
-    const auto of_method = scores({options.method, options.method_options.params, options.method_options.seed});
+    const auto of_method =
+        scores({options.method, options.method_options.params, options.method_options.seed, options.probes});
     Session session(impl_->model, options);
     const int32_t il = session.impl_->method->traits().prune_layer;
     const auto residual = impl_->residuals.find(il);

@@ -225,6 +225,10 @@ LayerInequality layer_inequality(const Results & results) {
     return out;
 }
 
+bool has_oracle(const std::vector<ReportRow> & rows) {
+    return std::ranges::any_of(rows, [](const ReportRow & row) { return row.key.method == kOracle; });
+}
+
 bool lower_is_better(const std::string & metric) {
     return metric.starts_with("ppl");
 }
@@ -292,6 +296,9 @@ Leaderboard leaderboard(const std::vector<ReportRow> & rows, const std::string &
         }
     }
     std::stable_sort(board.lines.begin(), board.lines.end(), [&](const auto & a, const auto & b) {
+        if ((a.key.method == kOracle) != (b.key.method == kOracle)) {
+            return b.key.method == kOracle;
+        }
         if (!a.at[column] || !b.at[column]) {
             return a.at[column].has_value() && !b.at[column].has_value();
         }

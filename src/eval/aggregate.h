@@ -63,9 +63,12 @@ struct Leaderboard {
         CellKey key;                                   ///< without keep and budget
         std::vector<std::optional<Standing>> at = {};  ///< [shares]
     };
-    std::vector<Line> lines;  ///< best first, at the smallest share where all have a value
+    std::vector<Line>
+        lines;  ///< best first, at the smallest share where all have a value; the oracle without rank, last
 };
 [[nodiscard]] Leaderboard leaderboard(const std::vector<ReportRow> & rows, const std::string & metric);
+/// Whether a report has to say kOracleNote.
+[[nodiscard]] bool has_oracle(const std::vector<ReportRow> & rows);
 /// Perplexities are better when lower.
 [[nodiscard]] bool lower_is_better(const std::string & metric);
 

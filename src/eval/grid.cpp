@@ -16,6 +16,9 @@ namespace {
 
 /// A parameter of the evaluation's own: budgets from a file.
 constexpr const char * kProfile = "profile";
+/// The KV type of cells whose method chooses row types, and its parameter for that.
+constexpr const char * kAutoType = "auto";
+constexpr const char * kPrecision = "precision";
 
 [[noreturn]] void refuse(const std::string & sentence) {
     throw Error(ErrorCode::invalid_argument, sentence);
@@ -72,11 +75,24 @@ CellKey method_of(const std::string & text) {
     return key;
 }
 
+/// Is there a parameter that leaves the row types to the method?
+bool chooses_row_types(const CellKey & key) {
+    const std::vector<ParamSpec> & params = method_info(registered_method(key)).params;
+    return std::any_of(params.begin(), params.end(), [](const ParamSpec & spec) { return spec.name == kPrecision; });
+}
+
 }  // namespace
+
+std::string registered_method(const CellKey & key) {
+    return key.method == kOracle ? "sieve" : key.method;
+}
 
 std::map<std::string, std::string> method_params(const CellKey & key) {
     std::map<std::string, std::string> params = key.params;
     params.erase(kProfile);
+    if (key.kv_type == kAutoType) {
+        params[kPrecision] = "auto";
+    }
     return params;
 }
 
@@ -90,6 +106,9 @@ MethodOptions method_options(const CellKey & key) {
 
 CellRows cell_rows(std::string_view kv_type) {
     constexpr std::string_view unrotated = "-unrotated";
+    if (kv_type == kAutoType) {
+        return {"f16", true};  // as rows come; plans choose what they become
+    }
     const bool rotate = !kv_type.ends_with(unrotated);
     return {std::string(kv_type.substr(0, kv_type.size() - (rotate ? 0 : unrotated.size()))), rotate};
 }
@@ -100,13 +119,17 @@ std::vector<CellKey> parse_grid(const GridText & text) {
     const std::vector<std::string> types = list_of(text.kv_types, "--kv-type");
     for (const std::string & type : types) {
         const CellRows rows = cell_rows(type);
-        if (rows.type != "q8_0" && rows.type != "q4_0" && type != "f16") {
-            refuse("--kv-type takes f16, q8_0 and q4_0, the last two also with -unrotated behind them, got " + type);
+        if (rows.type != "q8_0" && rows.type != "q4_0" && type != "f16" && type != kAutoType) {
+            refuse("--kv-type takes f16, q8_0, q4_0, the last two also with -unrotated behind them, and auto, got " +
+                   type);
         }
     }
     std::vector<CellKey> grid;
     const auto add = [&](const CellKey & key) {
         for (const std::string & type : types) {
+            if (type == kAutoType && !chooses_row_types(key)) {
+                continue;
+            }
             grid.push_back(key);
             grid.back().kv_type = type;
             if (std::find(grid.begin(), std::prev(grid.end()), grid.back()) != std::prev(grid.end())) {
@@ -115,16 +138,18 @@ std::vector<CellKey> parse_grid(const GridText & text) {
         }
     };
     std::vector<std::string> names;
-    if (text.methods == "all") {
+    for (const std::string & name : list_of(text.methods, "--methods")) {
+        if (name != "all") {
+            names.push_back(name);
+            continue;
+        }
         for (const MethodInfo & info : methods()) {
             names.emplace_back(info.name);
         }
-    } else {
-        names = list_of(text.methods, "--methods");
     }
     for (const std::string & part : names) {
         CellKey key = method_of(part);
-        const bool takes_keep = !method_info(key.method).keep_of.empty() && !key.params.contains(kProfile);
+        const bool takes_keep = !method_info(registered_method(key)).keep_of.empty() && !key.params.contains(kProfile);
         if (takes_keep && keeps.empty() && budgets.empty()) {
             refuse("method " + key.method + " needs --keep or --budget");
         }
@@ -135,7 +160,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
         for (const double keep : takes_keep && !keeps.empty() ? keeps : std::vector<double>{1.0}) {
             CellKey checked = key;
             checked.keep = keep;
-            static_cast<void>(make_method(key.method, method_options(checked)));
+            static_cast<void>(make_method(registered_method(key), method_options(checked)));
         }
         if (!takes_keep) {
             add(key);

@@ -136,6 +136,15 @@ bool relaxed_match(std::u32string_view prediction, std::u32string_view answer) {
 
 }  // namespace
 
+double quantile(std::vector<double> values, double share) {
+    if (values.empty()) {
+        return 0.0;
+    }
+    std::sort(values.begin(), values.end());
+    const double rank = std::ceil(share * static_cast<double>(values.size())) - 1;
+    return values[static_cast<size_t>(std::max(rank, 0.0))];
+}
+
 double log_sum_exp(std::span<const float> logits) {
     const double top = *std::max_element(logits.begin(), logits.end());
     double sum = 0;

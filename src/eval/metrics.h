@@ -6,8 +6,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kvsieve {
+
+/// Value below which a share of the values lies (nearest rank); 0 of none.
+[[nodiscard]] double quantile(std::vector<double> values, double share);
 
 /// log of the sum of exp(logit), summed in double.
 [[nodiscard]] double log_sum_exp(std::span<const float> logits);

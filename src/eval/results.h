@@ -25,6 +25,11 @@ struct CellKey {
 
     [[nodiscard]] auto operator<=>(const CellKey &) const = default;
 };
+/// The name in `method` that is no method: sieve with the queries of the sample's true answer as its probes, a bound
+/// for what probes can reach.
+inline constexpr const char * kOracle = "oracle";
+inline constexpr const char * kOracleNote =
+    "oracle is not a method: it is sieve with the queries of the true answer, a bound for what probes can reach.";
 /// "aircache alpha=0.8": method and parameters.
 [[nodiscard]] std::string method_label(const CellKey & key);
 

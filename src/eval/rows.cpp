@@ -138,6 +138,9 @@ std::string rows_as_text(const std::vector<ReportRow> & rows) {
         }
         out += "\n";
     }
+    if (has_oracle(rows)) {
+        out += std::string(kOracleNote) + "\n";
+    }
     return out;
 }
 

@@ -46,7 +46,7 @@ void DecodeAttention::attend(ggml_tensor * dst, int, int, void * userdata) {
         const KvRowsView k = extent.cache->k_rows(self.il_, extent.head_kv);
         const KvRowsView v = extent.cache->v_rows(self.il_, extent.head_kv);
         const size_t offset = static_cast<size_t>(r.first_row) * k.row_bytes;
-        const AttendRange range{.type = extent.cache->params().type,
+        const AttendRange range{.type = k.type,
                                 .head_dim = self.config_.head_dim,
                                 .n_rows = r.n_rows,
                                 .n_query = self.group_,

@@ -14,8 +14,6 @@ LaneAttention::LaneAttention(std::vector<Lane> lanes, const DecoderConfig & conf
     : lanes_(std::move(lanes)), config_(config) {
     for (const Lane & lane : lanes_) {
         lane.cache->reserve(1);
-        k_blocks_.push_back(lane.cache->k_rotation());
-        v_blocks_.push_back(lane.cache->v_rotation());
         if (lane.newest != nullptr) {
             lane.newest->assign(static_cast<size_t>(config.n_layer), {});
         }
@@ -42,14 +40,14 @@ void LaneAttention::append_rows(ggml_tensor * dst, int ith, int nth, void * user
     }
 }
 
-/// Copies src [d, heads, n_lane] to dst and rotates the lanes that want it; rows are split over the threads.
+/// Copies src [d, n_head, n_lane] to dst and rotates the heads that want it; rows are split over the threads.
 void LaneAttention::rotate_lanes(ggml_tensor * dst, const ggml_tensor * src, int ith, int nth, void * userdata) {
     const auto & blocks = *static_cast<const std::vector<int32_t> *>(userdata);
     const auto d = static_cast<size_t>(src->ne[0]);
     for (int64_t row = ith; row < src->ne[1] * src->ne[2]; row += nth) {
         float * to = static_cast<float *>(dst->data) + static_cast<size_t>(row) * d;
         std::memcpy(to, static_cast<const float *>(src->data) + static_cast<size_t>(row) * d, d * sizeof(float));
-        if (const int32_t block = blocks[static_cast<size_t>(row / src->ne[1])]; block > 0) {
+        if (const int32_t block = blocks[static_cast<size_t>(row)]; block > 0) {
             hadamard_rotate({to, d}, block);
         }
     }
@@ -61,6 +59,17 @@ ggml_tensor * LaneAttention::rotate(const GraphBuilder & b, ggml_tensor * x, std
     }
     const bool any = std::any_of(blocks.begin(), blocks.end(), [](int32_t block) { return block > 0; });
     return any ? ggml_map_custom1(b.ctx, x, rotate_lanes, GGML_N_TASKS_MAX, &blocks) : x;
+}
+
+/// Of the queries (rows = k_rows) or the outputs (v_rows) of a layer's heads.
+std::vector<int32_t> & LaneAttention::blocks_of(int32_t il, KvRowsView (RaggedKvCache::*rows)(int32_t, int32_t) const) {
+    std::vector<int32_t> & blocks = blocks_.emplace_back();
+    for (const Lane & lane : lanes_) {
+        for (int32_t h = 0; h < config_.n_head; ++h) {
+            blocks.push_back((lane.cache->*rows)(il, h / (config_.n_head / config_.n_head_kv)).rotation);
+        }
+    }
+    return blocks;
 }
 
 ggml_tensor * LaneAttention::build(const GraphBuilder & b, int32_t il, const Qkv & qkv) {
@@ -77,9 +86,9 @@ ggml_tensor * LaneAttention::build(const GraphBuilder & b, int32_t il, const Qkv
         decode.push_back({lane.cache, lane.newest == nullptr ? nullptr : &(*lane.newest)[static_cast<size_t>(il)]});
     }
     decodes_.push_back(std::make_unique<DecodeAttention>(decode, config_, il));
-    ggml_tensor * heads = decodes_.back()->build(b, rotate(b, qkv.q, k_blocks_), appended);
-    return ggml_reshape_2d(b.ctx, rotate(b, heads, v_blocks_), int64_t{config_.head_dim} * config_.n_head,
-                           static_cast<int64_t>(lanes_.size()));
+    ggml_tensor * heads = decodes_.back()->build(b, rotate(b, qkv.q, blocks_of(il, &RaggedKvCache::k_rows)), appended);
+    return ggml_reshape_2d(b.ctx, rotate(b, heads, blocks_of(il, &RaggedKvCache::v_rows)),
+                           int64_t{config_.head_dim} * config_.n_head, static_cast<int64_t>(lanes_.size()));
 }
 
 void LaneAttention::check() const {

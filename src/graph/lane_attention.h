@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -48,10 +49,12 @@ class LaneAttention {
     static void append_rows(ggml_tensor * dst, int ith, int nth, void * userdata);
     static void rotate_lanes(ggml_tensor * dst, const ggml_tensor * src, int ith, int nth, void * userdata);
     static ggml_tensor * rotate(const GraphBuilder & b, ggml_tensor * x, std::vector<int32_t> & blocks);
+    [[nodiscard]] std::vector<int32_t> & blocks_of(int32_t il,
+                                                   KvRowsView (RaggedKvCache::*rows)(int32_t, int32_t) const);
 
     std::vector<Lane> lanes_;
     const DecoderConfig & config_;
-    std::vector<int32_t> k_blocks_, v_blocks_;  // [n_lane] Hadamard blocks of queries and outputs, 0 = none
+    std::deque<std::vector<int32_t>> blocks_;  // each [n_lane][n_head], Hadamard blocks, 0 = none
     std::vector<std::unique_ptr<Append>> appends_;
     std::vector<std::unique_ptr<DecodeAttention>> decodes_;
 };

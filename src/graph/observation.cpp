@@ -85,6 +85,20 @@ void save_queries(const GraphBuilder & b, const DecoderConfig & config, ggml_ten
                                  buffer.data() + static_cast<size_t>(from - saved_first) * width)));
 }
 
+/// First token behind the last visual one.
+int32_t behind_visual(const PromptShape & shape) {
+    const auto last =
+        std::find_if(shape.visual_mask.rbegin(), shape.visual_mask.rend(), [](uint8_t visual) { return visual != 0; });
+    return static_cast<int32_t>(shape.visual_mask.rend() - last);
+}
+
+/// Queries of the prompt itself that take the place of probes. Queries of visual tokens ask for other things than an
+/// answer does.
+int32_t n_own_probes(const PromptShape & shape) {
+    const int32_t n_text = shape.n_tokens - behind_visual(shape);
+    return std::min(n_text > 0 ? n_text : shape.n_tokens, kOwnProbes);
+}
+
 }  // namespace
 
 int32_t first_row(const Traits & traits, const PromptShape & shape) {
@@ -93,13 +107,8 @@ int32_t first_row(const Traits & traits, const PromptShape & shape) {
             return shape.n_tokens;
         case RowsWanted::last_window:
             return std::max(0, shape.n_tokens - traits.window);
-        case RowsWanted::text_after_visual: {
-            int32_t first = shape.n_tokens;
-            while (first > 0 && (shape.visual_mask.empty() || shape.visual_mask[static_cast<size_t>(first) - 1] == 0)) {
-                --first;
-            }
-            return first;
-        }
+        case RowsWanted::text_after_visual:
+            return behind_visual(shape);
     }
     return shape.n_tokens;
 }
@@ -122,27 +131,28 @@ LayerCapture::LayerCapture(GraphRunner & runner, const Decoder & decoder, const 
     std::iota(row_positions_.begin(), row_positions_.end(), row_first_);
     queries_.resize(row_positions_.size() * static_cast<size_t>(config_.n_head) *
                     static_cast<size_t>(config_.head_dim));
-    const bool own = traits.probes && source.probes == nullptr;
-    const int32_t n_saved = std::min(shape.n_tokens, std::max(traits.n_queries, own ? kOwnProbes : 0));
+    n_own_ = traits.probes && source.probes.empty() ? n_own_probes(shape) : 0;
+    const int32_t n_saved = std::min(shape.n_tokens, std::max(traits.n_queries, n_own_));
     unrotated_first_ = shape.n_tokens - n_saved;
     unrotated_.resize(static_cast<size_t>(n_saved) * static_cast<size_t>(config_.n_head) *
                       static_cast<size_t>(config_.head_dim));
-    for (int32_t h = 0; own && h < config_.n_head; ++h) {
-        for (int32_t i = 0; i < n_saved; ++i) {
+    for (int32_t h = 0; h < config_.n_head; ++h) {
+        for (int32_t i = 0; i < n_own_; ++i) {
             own_offsets_.push_back(i);
         }
     }
-    own_weights_.assign(own_offsets_.size(), 1.0F / static_cast<float>(std::max(n_saved, 1)));
+    own_weights_.assign(own_offsets_.size(), 1.0F / static_cast<float>(std::max(n_own_, 1)));
     own_shares_.assign(own_offsets_.size(), 1.0F);
 }
 
 LayerProbes LayerCapture::own_probes() const {
-    const size_t head = static_cast<size_t>(config_.head_dim) * sizeof(float);
+    const auto head_dim = static_cast<size_t>(config_.head_dim), width = head_dim * static_cast<size_t>(config_.n_head);
     return {.type = GGML_TYPE_F32,
-            .queries = reinterpret_cast<const std::byte *>(unrotated_.data()),
-            .n = shape_.n_tokens - unrotated_first_,
-            .probe_bytes = head * static_cast<size_t>(config_.n_head),
-            .head_bytes = head,
+            .queries = reinterpret_cast<const std::byte *>(unrotated_.data() + unrotated_.size() -
+                                                           static_cast<size_t>(n_own_) * width),
+            .n = n_own_,
+            .probe_bytes = width * sizeof(float),
+            .head_bytes = head_dim * sizeof(float),
             .offsets = own_offsets_,
             .weights = own_weights_,
             .shares = own_shares_};
@@ -208,7 +218,7 @@ LayerScore LayerCapture::score(const Method & method, int32_t il) {
     std::vector<float> norms;
     if (traits_.probes) {
         const int32_t next = shape_.next_position < 0 ? shape_.n_tokens : shape_.next_position;
-        const LayerProbes probes = source_.probes != nullptr ? source_.probes->layer(il) : own_probes();
+        const LayerProbes probes = source_.probes.empty() ? own_probes() : source_.probes[static_cast<size_t>(il)];
         probed = probe_attention(runner_, config_, kv_, decoder_.rope_factors(il), probes, next);
         norms = source_.factors->norms(runner_, config_, kv_, il);
         observation.probe_mean = probed.mean;

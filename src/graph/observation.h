@@ -57,7 +57,8 @@ class LayerCapture {
     ProbeSource source_;
     int32_t unrotated_first_;       // queries before RoPE from this token on are saved
     std::vector<float> unrotated_;  // [T - unrotated_first][n_head][head_dim]
-    // of the prompt's own queries in the probes' place, [n_head][T - unrotated_first]
+    int32_t n_own_ = 0;             // the last so many of them stand in the probes' place
+    // of these, [n_head][n_own]
     std::vector<int32_t> own_offsets_;
     std::vector<float> own_weights_, own_shares_;
 };

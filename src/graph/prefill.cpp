@@ -2,6 +2,7 @@
 #include "graph/prefill.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <numeric>
 #include <optional>
@@ -19,6 +20,11 @@ namespace {
 /// Attention of a chunk [n_head][n][n_kv] in f32 takes at most this much.
 constexpr int64_t kAttentionBytes = int64_t{64} << 20;
 constexpr int32_t kMinChunk = 16;
+constexpr size_t kMaxNodes = 128;
+
+/// What step() does, in this order: the first two for each chunk of a layer, `store` for each layer. `attend` leaves
+/// the heads' outputs in a buffer, `feed_forward` takes them from there.
+enum class Part { attend, feed_forward, store, plan, none };
 
 int32_t chunk_tokens(const DecoderConfig & config, int32_t n_tokens) {
     const int64_t per_query = int64_t{config.n_head} * n_tokens * static_cast<int64_t>(sizeof(float));
@@ -34,6 +40,7 @@ struct Prefill::Impl {
     const Method & method;
     PromptShape shape;
     std::vector<float> residual;  // [n_alive][n_embd]
+    std::vector<float> heads;     // [chunk][n_head][head_dim]
     bool observe;
     Planner planner;
     ResidualObserver on_residual;
@@ -43,9 +50,11 @@ struct Prefill::Impl {
     std::optional<LayerCapture> capture;
     std::vector<int32_t> positions;  // [n_alive] of the tokens in the residual stream
     int32_t n_alive = 0;
-    int32_t chunk = 0;  // tokens of a step
+    int32_t chunk = 0;  // most tokens of a step
     LayerPlan pruned;   // of the layers from traits.prune_layer on
 
+    Part part = Part::attend;                                              // the next one
+    std::array<double, static_cast<size_t>(Part::none) + 1> took_ms = {};  // by the last of each kind
     int32_t il = 0;
     int32_t first = 0;
     double steps_done = 0, steps_all = 0;  // (token, layer) pairs
@@ -83,57 +92,90 @@ struct Prefill::Impl {
         capture.emplace(runner, decoder, kv, traits, shape, source);
         positions.resize(static_cast<size_t>(shape.n_tokens));
         std::iota(positions.begin(), positions.end(), 0);
-        chunk = chunk_tokens(config, n_alive);
+        choose_chunk();
         steps_all = static_cast<double>(config.n_layer) * n_alive;
         scores.resize(static_cast<size_t>(config.n_layer));
         logits.resize(static_cast<size_t>(config.n_vocab));
-        buffer_peak = residual.capacity() * sizeof(float) + capture->bytes();
+        note_buffers();
+    }
+
+    void choose_chunk() {
+        const DecoderConfig & config = decoder.config();
+        chunk = std::min(chunk_tokens(config, n_alive), n_alive);
+        heads.resize(static_cast<size_t>(chunk) * static_cast<size_t>(config.n_head) *
+                     static_cast<size_t>(config.head_dim));
+    }
+
+    void note_buffers() {
+        buffer_peak = std::max<uint64_t>(buffer_peak,
+                                         (residual.capacity() + heads.capacity()) * sizeof(float) + capture->bytes());
     }
 
     /// Does the method look at the layer in work?
     [[nodiscard]] bool observed() const { return observe && (traits.prune_layer == 0 || il == traits.prune_layer - 1); }
 
-    void run_chunk() {
+    [[nodiscard]] int32_t chunk_size() const { return std::min(chunk, n_alive - first); }
+    [[nodiscard]] bool last_layer() const { return il + 1 == decoder.config().n_layer; }
+
+    void attend() {
         const DecoderConfig & config = decoder.config();
         if (first == 0 && on_residual) {
             on_residual(il, residual);
         }
-        const int32_t n = std::min(chunk, n_alive - first);
-        const bool last_layer = il + 1 == config.n_layer;
-        const bool last_chunk = first + n == n_alive;
         if (first == 0 && observed()) {
             capture->begin_layer();
-            buffer_peak = std::max<uint64_t>(buffer_peak, residual.capacity() * sizeof(float) + capture->bytes());
+            note_buffers();
         }
+        const int32_t n = chunk_size();
         ColumnSums * sums = observed() ? capture->sums() : nullptr;
-        runner.run(128, [&](GraphBuilder & b) {
-            float * stream_data = residual.data() + static_cast<size_t>(first) * static_cast<size_t>(config.n_embd);
-            ggml_tensor * stream = b.external(GGML_TYPE_F32, config.n_embd, n, 1, stream_data);
+        // of the last layer nobody reads what tokens before the last chunk would become
+        const bool goes_on = !last_layer() || first + n == n_alive;
+        runner.run(kMaxNodes, [&](GraphBuilder & b) {
             ggml_tensor * pos = b.external(GGML_TYPE_I32, n, 1, 1, positions.data() + first);
-            const Qkv qkv = decoder.qkv(b, il, stream, pos);
+            const Qkv qkv = decoder.qkv(b, il, stream(b, first, n), pos);
             kv.store(b, first, qkv.k, qkv.v);
             if (observed()) {
                 capture->add_queries(b, first, qkv);
             }
-            if (last_layer && !last_chunk && sums == nullptr) {
-                return;  // nobody reads what these tokens would become
-            }
-            ggml_tensor * heads = prefill_attention(b, config, kv, first, qkv.q, sums);
-            if (!last_layer) {
-                b.expand(ggml_cpy(b.ctx, decoder.finish_layer(b, il, stream, heads), stream));
-            } else if (!last_chunk) {
-                b.expand(heads);
-            } else {
-                const auto last_row = [&](ggml_tensor * x) {
-                    return ggml_view_2d(b.ctx, x, x->ne[0], 1, x->nb[1], static_cast<size_t>(n - 1) * x->nb[1]);
-                };
-                ggml_tensor * x = decoder.finish_layer(b, il, last_row(stream), last_row(heads));
-                b.expand(ggml_cpy(b.ctx, decoder.logits(b, x),
-                                  b.external(GGML_TYPE_F32, config.n_vocab, 1, 1, logits.data())));
+            if (goes_on || sums != nullptr) {
+                prefill_attention(b, config, kv, first, qkv.q, sums, heads.data());
             }
         });
+        if (goes_on) {
+            part = Part::feed_forward;
+        } else {
+            end_chunk();
+        }
+    }
+
+    void feed_forward() {
+        const DecoderConfig & config = decoder.config();
+        const int64_t width = int64_t{config.n_head} * config.head_dim;
+        const int32_t n = last_layer() ? 1 : chunk_size();  // the last token's logits are all that is wanted
+        const int32_t skipped = chunk_size() - n;
+        runner.run(kMaxNodes, [&](GraphBuilder & b) {
+            ggml_tensor * from = stream(b, first + skipped, n);
+            ggml_tensor * x = decoder.finish_layer(
+                b, il, from, b.external(GGML_TYPE_F32, width, n, 1, heads.data() + skipped * width));
+            b.expand(last_layer() ? ggml_cpy(b.ctx, decoder.logits(b, x),
+                                             b.external(GGML_TYPE_F32, config.n_vocab, 1, 1, logits.data()))
+                                  : ggml_cpy(b.ctx, x, from));
+        });
+        end_chunk();
+    }
+
+    /// The residual stream of n tokens, to be read or written.
+    [[nodiscard]] ggml_tensor * stream(const GraphBuilder & b, int32_t from, int32_t n) {
+        const int32_t n_embd = decoder.config().n_embd;
+        return b.external(GGML_TYPE_F32, n_embd, n, 1,
+                          residual.data() + static_cast<size_t>(from) * static_cast<size_t>(n_embd));
+    }
+
+    void end_chunk() {
+        const int32_t n = chunk_size();
         first += n;
         steps_done += n;
+        part = first == n_alive ? Part::store : Part::attend;
     }
 
     /// Tokens that the plan drops leave before the next layer. The last one stays: its logits are wanted.
@@ -155,7 +197,8 @@ struct Prefill::Impl {
         residual.resize(static_cast<size_t>(n * n_embd));
         residual.shrink_to_fit();
         kv.shrink(n);
-        chunk = chunk_tokens(decoder.config(), n);
+        choose_chunk();
+        note_buffers();
     }
 
     /// The plan of all layers from prune_layer on, from the score of the layer before.
@@ -172,7 +215,7 @@ struct Prefill::Impl {
         prune();
     }
 
-    void finish_layer() {
+    void store() {
         const auto plan_start = std::chrono::steady_clock::now();
         const bool prunes = traits.prune_layer > 0;
         const bool prunes_next = prunes && il + 1 == traits.prune_layer && traits.prune_layer < shape.n_layer;
@@ -204,6 +247,7 @@ struct Prefill::Impl {
         times.compact_ms += ms_since(store_start);
         first = 0;
         ++il;
+        part = il == shape.n_layer ? Part::plan : Part::attend;
     }
 
     void finish() {
@@ -220,6 +264,33 @@ struct Prefill::Impl {
             cache.compact(plan);
         }
         times.compact_ms += ms_since(compact_start);
+        part = Part::none;
+    }
+
+    void step() {
+        const auto start = std::chrono::steady_clock::now();
+        const Part now = part;
+        switch (now) {
+            case Part::attend:
+                attend();
+                break;
+            case Part::feed_forward:
+                feed_forward();
+                break;
+            case Part::store:
+                store();
+                break;
+            case Part::plan:
+                finish();
+                break;
+            case Part::none:
+                return;
+        }
+        const double ms = ms_since(start);
+        took_ms[static_cast<size_t>(now)] = ms;
+        if (now == Part::attend || now == Part::feed_forward) {
+            times.compute_ms += ms;
+        }
     }
 };
 
@@ -242,24 +313,18 @@ void Prefill::on_residual(ResidualObserver observer) {
 }
 
 bool Prefill::step() {
-    if (done()) {
-        return false;
-    }
-    Impl & m = *impl_;
-    const auto start = std::chrono::steady_clock::now();
-    m.run_chunk();
-    m.times.compute_ms += ms_since(start);
-    if (m.first == m.n_alive) {
-        m.finish_layer();
-        if (m.il == m.shape.n_layer) {
-            m.finish();
-        }
-    }
+    impl_->step();
     return !done();
 }
 
+bool Prefill::next_fits(double spent_ms, double limit_ms) const {
+    const auto & took = impl_->took_ms;
+    const double next_ms = took[static_cast<size_t>(impl_->part)];
+    return spent_ms + next_ms <= std::max(limit_ms, *std::max_element(took.begin(), took.end()));
+}
+
 bool Prefill::done() const {
-    return impl_->il == impl_->shape.n_layer;
+    return impl_->part == Part::none;
 }
 
 double Prefill::progress() const {

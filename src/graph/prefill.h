@@ -28,8 +28,9 @@ using Planner = std::function<Plan(const PromptShape &, std::span<const LayerSco
 /// Is shown the residual stream [n_alive][n_embd] before each layer.
 using ResidualObserver = std::function<void(int32_t il, std::span<const float> residual)>;
 
-/// A resumable prefill: every step() works on one chunk of one layer; between steps the caller may do other work, or
-/// drop the object to cancel. Each layer's weights are read once. What a method does not ask for is not computed.
+/// A resumable prefill: every step() does one part of the work, at most half of a layer for one chunk of tokens;
+/// between steps the caller may do other work, or drop the object to cancel. What a method does not ask for is not
+/// computed.
 /// With Traits::prune_layer the tokens that its plan drops leave the residual stream there; only the last token stays,
 /// for its logits, even where its own row is dropped. Not thread-safe.
 class Prefill {
@@ -53,8 +54,11 @@ class Prefill {
 
     void on_residual(ResidualObserver observer);
 
-    /// Does one unit of work; false when the prefill is complete. On an Error the cache must be released.
+    /// Does one part; false when the prefill is complete. On an Error the cache must be released.
     bool step();
+    /// Does the next part end within `limit_ms`, or within what the longest part takes anyway, if `spent_ms` are gone?
+    /// A part is expected to take as long as the last one of its kind.
+    [[nodiscard]] bool next_fits(double spent_ms, double limit_ms) const;
     [[nodiscard]] bool done() const;
     [[nodiscard]] double progress() const;  ///< 0..1
 
@@ -68,7 +72,7 @@ class Prefill {
     [[nodiscard]] uint64_t layer_kv_bytes() const;
     /// Most bytes of KV rows at one time: the cache's arenas and the layer in work.
     [[nodiscard]] uint64_t peak_kv_bytes() const;
-    /// Most bytes beside KV rows and graph buffers: residual stream, sums, saved queries.
+    /// Most bytes beside KV rows and graph buffers: residual stream, a chunk's heads, sums, saved queries.
     [[nodiscard]] uint64_t buffer_bytes() const;
 
   private:

@@ -84,8 +84,8 @@ void add_columns(ggml_tensor * dst, const ggml_tensor * attention, int ith, int 
 
 }  // namespace
 
-ggml_tensor * prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
-                                ggml_tensor * q, ColumnSums * sums) {
+void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
+                       ggml_tensor * q, ColumnSums * sums, float * heads) {
     const int64_t n = q->ne[2];
     const int32_t n_kv = LayerKv::padded(first + static_cast<int32_t>(n));  // the causal mask covers the rest
 
@@ -98,9 +98,9 @@ ggml_tensor * prefill_attention(const GraphBuilder & b, const DecoderConfig & co
     }
     ggml_tensor * values =
         ggml_cont(b.ctx, ggml_transpose(b.ctx, kv.value_view(b, n_kv)));  // [n_kv, head_dim, n_head_kv]
-    ggml_tensor * heads = ggml_mul_mat(b.ctx, values, attention);         // [head_dim, n, n_head]
-    heads = ggml_permute(b.ctx, heads, 0, 2, 1, 3);
-    return ggml_cont_2d(b.ctx, heads, static_cast<int64_t>(config.head_dim) * config.n_head, n);
+    ggml_tensor * out = ggml_mul_mat(b.ctx, values, attention);           // [head_dim, n, n_head]
+    b.expand(ggml_cpy(b.ctx, ggml_permute(b.ctx, out, 0, 2, 1, 3),
+                      b.external(GGML_TYPE_F32, config.head_dim, config.n_head, n, heads)));
 }
 
 void attention_rows(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,

@@ -52,10 +52,10 @@ struct ColumnSums {
     void reset(int32_t heads, int32_t tokens);
 };
 
-/// Causal attention of q [head_dim, n_head, n] at positions first .. first+n-1 over the layer's rows 0 .. first+n-1.
-/// Returns [head_dim * n_head, n]. `sums` may be nullptr: nothing is captured then.
-ggml_tensor * prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
-                                ggml_tensor * q, ColumnSums * sums);
+/// Adds nodes that write the causal attention of q [head_dim, n_head, n] at positions first .. first+n-1 over the
+/// layer's rows 0 .. first+n-1 to `heads` [n][n_head][head_dim]. `sums` may be nullptr: nothing is captured then.
+void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
+                       ggml_tensor * q, ColumnSums * sums, float * heads);
 
 /// Softmax rows [n_head][n][n_tokens] of single queries at `positions` (causal), by the same operations.
 /// `queries`: [n][n_head][head_dim], rotated.

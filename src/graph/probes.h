@@ -61,7 +61,7 @@ class ProbeFile {
     /// Throws Error{bad_input} that names what does not fit: not a file of probes, another model, wrong shapes, numbers
     /// out of range.
     ProbeFile(const std::filesystem::path & path, const DecoderConfig & config, const std::string & model_fingerprint);
-    [[nodiscard]] LayerProbes layer(int32_t il) const { return layers_[static_cast<size_t>(il)]; }
+    [[nodiscard]] std::span<const LayerProbes> layers() const { return layers_; }  ///< [n_layer]
     [[nodiscard]] int32_t n_probe() const { return n_probe_; }
     /// Recorded queries that the probes of a head stand for, and prompts that these are from.
     [[nodiscard]] uint32_t n_rows() const { return n_rows_; }
@@ -79,11 +79,11 @@ class ProbeFile {
 
 /// What Traits::probes is computed with. Both must outlive the prefill.
 struct ProbeSource {
-    const ProbeFile * probes = nullptr;  ///< nullptr: the prompt's own last queries
+    std::span<const LayerProbes> probes = {};  ///< [n_layer]; empty: the prompt's own last queries behind its image
     const OutputFactors * factors = nullptr;
 };
 
-/// Where a model has no probes, so many of the prompt's last queries take their place.
+/// Where a model has no probes, at most so many of the prompt's last queries take their place.
 inline constexpr int32_t kOwnProbes = 256;
 
 }  // namespace kvsieve

@@ -120,21 +120,22 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
 
     const int32_t n_head_kv = config_.n_head_kv;
     const int32_t group = config_.n_head / n_head_kv;
-    const ggml_type type = cache_.type();
     const int64_t d = config_.head_dim;
-    ggml_tensor * q = rotate(b, qkv.q, cache_.k_rotation());
     const auto view = [&](const KvRowsView & rows, int32_t n_kv, int64_t heads, size_t head_stride) {
-        return b.external(type, d, n_kv, heads, rows.row_bytes, head_stride, const_cast<uint8_t *>(rows.data));
+        return b.external(ggml_type_of(rows.type), d, n_kv, heads, rows.row_bytes, head_stride,
+                          const_cast<uint8_t *>(rows.data));
     };
     // heads of one length at one distance are one op
     const KvRowsView k0 = cache_.k_rows(il, 0);
     const KvRowsView v0 = cache_.v_rows(il, 0);
     const size_t k_stride = n_head_kv > 1 ? static_cast<size_t>(cache_.k_rows(il, 1).data - k0.data) : k0.row_bytes;
     const size_t v_stride = n_head_kv > 1 ? static_cast<size_t>(cache_.v_rows(il, 1).data - v0.data) : v0.row_bytes;
-    bool uniform = true;
+    bool uniform = true, one_type = true;
     for (int32_t g = 1; g < n_head_kv; ++g) {
         const auto i = static_cast<size_t>(g);
-        uniform = uniform && cache_.n_rows(il, g) == k0.n_rows && cache_.k_rows(il, g).data == k0.data + i * k_stride &&
+        one_type = one_type && cache_.k_rows(il, g).type == k0.type;
+        uniform = uniform && one_type && cache_.n_rows(il, g) == k0.n_rows &&
+                  cache_.k_rows(il, g).data == k0.data + i * k_stride &&
                   cache_.v_rows(il, g).data == v0.data + i * v_stride;
     }
     if (newest_ != nullptr) {
@@ -144,6 +145,7 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
         }
         (*newest_)[static_cast<size_t>(il)].reserve(n_rows);
     }
+    ggml_tensor * q = one_type ? rotate(b, qkv.q, k0.rotation) : qkv.q;
     ggml_tensor * out = nullptr;
     if (uniform) {
         const int32_t n_kv = k0.n_rows + n_;
@@ -158,13 +160,17 @@ ggml_tensor * RaggedAttention::build(const GraphBuilder & b, int32_t il, const Q
             const size_t extent = k.row_bytes * static_cast<size_t>(n_kv);
             ggml_tensor * heads = ggml_view_3d(b.ctx, q, d, group, n_, q->nb[1], q->nb[2],
                                                static_cast<size_t>(g) * static_cast<size_t>(group) * q->nb[1]);
+            if (!one_type && k.rotation > 0) {
+                heads = rotate(b, ggml_cont(b.ctx, heads), k.rotation);
+            }
             ggml_tensor * keys = view(k, n_kv, 1, extent);
             observe(b, il, heads, keys);
             ggml_tensor * part = attend(b, heads, keys, view(v, n_kv, 1, extent), n_kv);
+            part = one_type ? part : rotate(b, part, v.rotation);
             out = out == nullptr ? part : ggml_concat(b.ctx, out, part, 1);
         }
     }
-    out = rotate(b, out, cache_.v_rotation());
+    out = one_type ? rotate(b, out, v0.rotation) : out;
     return ggml_reshape_2d(b.ctx, out, d * config_.n_head, n_);
 }
 

@@ -33,6 +33,12 @@ nlohmann::ordered_json plan_to_json(std::string_view method, const MethodOptions
             sizes.push_back(head.size());
         }
     }
+    for (size_t il = 0; il < plan.layers.size() && !plan.layers[il].types.empty(); ++il) {
+        auto & types = out["row_types"].emplace_back(nlohmann::ordered_json::array());
+        for (const KvType type : plan.layers[il].types) {
+            types.push_back(kv_type_name(type));
+        }
+    }
     for (const auto & [name, value] : plan.extra) {
         std::visit([&, key = name](const auto & x) { out[key] = x; }, value);
     }

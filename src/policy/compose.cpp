@@ -131,6 +131,7 @@ class ComposedMethod final : public Method {
         });
         plan.keeps_everything = true;
         for (const LayerPlan & layer : plan.layers) {
+            plan.keeps_everything &= layer.types.empty();
             for (const auto & kept : layer.kept) {
                 plan.keeps_everything &= kept.size() == static_cast<size_t>(prompt.n_tokens);
             }
@@ -167,9 +168,9 @@ class ComposedMethod final : public Method {
         const Allocation allocation = parts_.allocator->allocate(prompt, field, scores);
         int64_t total = 0;
         for (const LayerBudget & budget : allocation.layers) {
-            total += n_shared * count_selected(prompt, field, n_list, budget);
+            total += n_shared * cost_selected(prompt, field, n_list, budget);
         }
-        return total;
+        return (total + row_cost(KvType::f16) - 1) / row_cost(KvType::f16);
     }
 
   private:
@@ -254,15 +255,19 @@ class ComposedMethod final : public Method {
 
 }  // namespace
 
-int64_t Method::count_rows(const PromptShape & prompt, std::span<const LayerScore> scores) const {
+int64_t plan_cost(const PromptShape & prompt, const Plan & plan) {
     int64_t total = 0;
-    for (const LayerPlan & layer : plan(prompt, scores).layers) {
-        const int64_t n_shared = layer.kept.size() == 1 ? std::max(prompt.n_head_kv, 1) : 1;
-        for (const auto & kept : layer.kept) {
-            total += n_shared * static_cast<int64_t>(kept.size());
+    for (const LayerPlan & layer : plan.layers) {
+        for (int32_t g = 0; g < std::max(prompt.n_head_kv, 1); ++g) {
+            const KvType type = layer.types.empty() ? KvType::f16 : layer.type_of_head(g);
+            total += row_cost(type) * static_cast<int64_t>(layer.of_head(g).size());
         }
     }
-    return total;
+    return (total + row_cost(KvType::f16) - 1) / row_cost(KvType::f16);
+}
+
+int64_t Method::count_rows(const PromptShape & prompt, std::span<const LayerScore> scores) const {
+    return plan_cost(prompt, plan(prompt, scores));
 }
 
 std::unique_ptr<Method> compose(MethodParts parts) {

@@ -126,7 +126,7 @@ LayerPlan select_layer(const PromptShape & prompt, const Field & field, const La
     }
     const std::vector<Run> runs = runs_of(budget.n_recent > 0 ? without : field.competes);
     const size_t n_competing = n_places(runs);
-    LayerPlan plan;
+    LayerPlan plan{.kept = {}, .types = budget.types};
     plan.kept.reserve(n_list);
     for (size_t i = 0; i < n_list; ++i) {
         const size_t set = n_set == 1 ? 0 : i;
@@ -138,14 +138,15 @@ LayerPlan select_layer(const PromptShape & prompt, const Field & field, const La
     return plan;
 }
 
-int64_t count_selected(const PromptShape & prompt, const Field & field, size_t n_set, const LayerBudget & budget) {
+int64_t cost_selected(const PromptShape & prompt, const Field & field, size_t n_set, const LayerBudget & budget) {
     const std::vector<uint8_t> competes = budget.n_recent > 0 ? without_recent(field, budget.n_recent) : field.competes;
     const auto n_competing = static_cast<int64_t>(std::count(competes.begin(), competes.end(), 1));
     const size_t n_list = std::max(n_set, budget.n_kept.size());
     int64_t total = 0;
     for (size_t i = 0; i < n_list; ++i) {
         const int64_t n_kept = budget.n_kept[budget.n_kept.size() == 1 ? 0 : i];
-        total += prompt.n_tokens - std::clamp<int64_t>(field.n_rows - n_kept, 0, n_competing);
+        const KvType type = budget.types.empty() ? KvType::f16 : budget.types[budget.types.size() == 1 ? 0 : i];
+        total += row_cost(type) * (prompt.n_tokens - std::clamp<int64_t>(field.n_rows - n_kept, 0, n_competing));
     }
     return total;
 }

@@ -40,9 +40,10 @@ struct Field {
 /// Rows that a layer keeps of those that count, protected ones included: one number for all KV heads or one per head.
 /// It may lie below the number of protected rows; the selection keeps these all the same.
 struct LayerBudget {
-    std::vector<int64_t> n_kept;  ///< [1 or G]
-    int64_t n_recent = 0;         ///< so many of the counted rows at the end are kept whatever their score
-    std::vector<Cut> cuts = {};   ///< where the selection cuts each head's scores, if the allocator has found that out
+    std::vector<int64_t> n_kept;     ///< [1 or G]
+    int64_t n_recent = 0;            ///< so many of the counted rows at the end are kept whatever their score
+    std::vector<KvType> types = {};  ///< LayerPlan::types
+    std::vector<Cut> cuts = {};  ///< where the selection cuts each head's scores, if the allocator has found that out
 };
 
 /// Drops the `n_drop` (all, if there are fewer) values that come first in the order (score ascending, position
@@ -55,8 +56,9 @@ struct LayerBudget {
 [[nodiscard]] LayerPlan select_layer(const PromptShape & prompt, const Field & field, const LayerScore & score,
                                      const LayerBudget & budget, CutScratch & scratch);
 
-/// Rows that select_layer() keeps, summed over its lists; `n_set` sets of scores.
-[[nodiscard]] int64_t count_selected(const PromptShape & prompt, const Field & field, size_t n_set,
-                                     const LayerBudget & budget);
+/// What the rows that select_layer() keeps cost, summed over its lists, in 64ths of an f16 row (row_cost(); without row
+/// types each row counts as one); `n_set` sets of scores.
+[[nodiscard]] int64_t cost_selected(const PromptShape & prompt, const Field & field, size_t n_set,
+                                    const LayerBudget & budget);
 
 }  // namespace kvsieve

@@ -34,15 +34,11 @@ bool is_refusal(ErrorCode code) {
     return code == ErrorCode::invalid_argument || code == ErrorCode::bad_input || code == ErrorCode::too_large;
 }
 
-MethodName method_of(const CellKey & key) {
-    return {.name = key.method, .params = method_params(key)};
-}
-
 /// One sample's work.
 class Measurement {
   public:
-    Measurement(const std::shared_ptr<const Model> & model, const Sample & sample, const MeasureOptions & options,
-                const MeasureCallbacks & callbacks)
+    Measurement(const std::shared_ptr<const Model> & model, const Sample & sample, std::span<const CellKey> grid,
+                const MeasureOptions & options, const MeasureCallbacks & callbacks)
         : model_(*model),
           sample_(sample),
           options_(options),
@@ -54,27 +50,38 @@ class Measurement {
         if (texts_ && std::ranges::any_of(sample.turns, [](const Question & q) { return !q.prompt_tokens.empty(); })) {
             refuse(sample, "a prompt of token numbers can only be measured with ppl");
         }
-        if (perplexity_) {
+        const bool oracle = std::ranges::any_of(grid, [](const CellKey & key) { return key.method == kOracle; });
+        if (perplexity_ || oracle) {
             answer_ = answer_tokens(first);
+        }
+        if (oracle) {
+            record_answer(model);
         }
     }
 
+    /// What all sessions of the sample have in common.
+    [[nodiscard]] SessionOptions session_options() const {
+        SessionOptions session;
+        session.n_ctx = options_.n_ctx;
+        session.system = options_.system;
+        session.chat_template = options_.chat_template;
+        return session;
+    }
+
+    [[nodiscard]] MethodName method_of(const CellKey & key) const {
+        return {.name = registered_method(key),
+                .params = method_params(key),
+                .probes = key.method == kOracle ? answer_probes_ : nullptr};
+    }
+
     void prefill(SharedPrefill & shared) {
-        const Question & first = sample_.turns[0];
-        try {
-            if (first.prompt_tokens.empty()) {
-                Callbacks callbacks;
-                callbacks.is_cancelled = callbacks_.is_cancelled;
-                shared.feed({first.prompt, sample_.images}, true, callbacks);
+        with_prompt([&](const auto & prompt, const Callbacks & callbacks) {
+            if constexpr (std::is_same_v<decltype(prompt), const Turn &>) {
+                shared.feed(prompt, true, callbacks);
             } else {
-                shared.feed(first.prompt_tokens);
+                shared.feed(prompt);
             }
-        } catch (const Error & error) {
-            if (!is_refusal(error.code())) {
-                throw;
-            }
-            refuse(sample_, error.what());
-        }
+        });
         const auto n_ctx = static_cast<size_t>(options_.n_ctx > 0 ? options_.n_ctx : model_.info().n_ctx_train);
         const auto n_prompt = static_cast<size_t>(shared.full().n_processed());
         if (n_prompt + answer_.size() > n_ctx) {
@@ -146,6 +153,35 @@ class Measurement {
   private:
     [[nodiscard]] bool wants(const char * metric) const { return std::ranges::count(options_.metrics, metric) > 0; }
 
+    /// Calls `work` with the prompt, a Turn or its tokens, and with callbacks.
+    template <typename Work>
+    void with_prompt(const Work & work) const {
+        const Question & first = sample_.turns[0];
+        try {
+            if (first.prompt_tokens.empty()) {
+                Callbacks callbacks;
+                callbacks.is_cancelled = callbacks_.is_cancelled;
+                work(Turn{first.prompt, sample_.images}, callbacks);
+            } else {
+                work(std::span<const int32_t>(first.prompt_tokens), Callbacks());
+            }
+        } catch (const Error & error) {
+            if (!is_refusal(error.code())) {
+                throw;
+            }
+            refuse(sample_, error.what());
+        }
+    }
+
+    /// The probes of the oracle: every token of the true answer.
+    void record_answer(const std::shared_ptr<const Model> & model) {
+        const auto start = Clock::now();
+        with_prompt([&](const auto & prompt, const Callbacks & callbacks) {
+            answer_probes_ = probes_of_answer(model, session_options(), prompt, answer_, callbacks);
+        });
+        times_.prefill += ms_since(start);
+    }
+
     void check_tokens(std::span<const int32_t> tokens) const {
         for (const int32_t token : tokens) {
             if (token < 0 || token >= model_.info().n_vocab) {
@@ -168,16 +204,14 @@ class Measurement {
     }
 
     [[nodiscard]] Session begin(const SharedPrefill & shared, const CellKey & key) {
-        SessionOptions session;
-        session.method = key.method;
+        SessionOptions session = session_options();
+        session.method = registered_method(key);
+        session.probes = method_of(key).probes;
         session.method_options = method_options(key);
         session.kv_share = key.budget.value_or(0.0);
         const CellRows rows = cell_rows(key.kv_type);
         session.kv_type = parse_kv_type(rows.type);
         session.kv_rot = rows.rotate;
-        session.n_ctx = options_.n_ctx;
-        session.system = options_.system;
-        session.chat_template = options_.chat_template;
         Session begun = shared.begin(session);
         times_.prefill += begun.timings().prefill_ms;
         times_.plan += begun.timings().plan_ms;
@@ -297,7 +331,8 @@ class Measurement {
     const MeasureCallbacks & callbacks_;
     bool perplexity_, texts_;
     std::vector<int32_t> answer_;
-    std::optional<std::string> reference_;  // the full f16 cache's generation
+    std::shared_ptr<const ProbeData> answer_probes_;  // of the oracle; none where it has no cell
+    std::optional<std::string> reference_;            // the full f16 cache's generation
     MeasureTimes times_;
 };
 
@@ -316,14 +351,11 @@ MeasureTimes & MeasureTimes::operator+=(const MeasureTimes & other) {
 MeasureTimes measure_sample(const std::shared_ptr<const Model> & model, const Sample & sample,
                             std::span<const CellKey> grid, const MeasureOptions & options,
                             const MeasureCallbacks & callbacks) {
-    Measurement work(model, sample, options, callbacks);
+    Measurement work(model, sample, grid, options, callbacks);
     std::set<MethodName> methods = {kImportance, {.name = "full"}};
-    std::ranges::transform(grid, std::inserter(methods, methods.end()), method_of);
-    SessionOptions session;
-    session.n_ctx = options.n_ctx;
-    session.system = options.system;
-    session.chat_template = options.chat_template;
-    SharedPrefill shared(model, session, {methods.begin(), methods.end()});
+    std::ranges::transform(grid, std::inserter(methods, methods.end()),
+                           [&](const CellKey & key) { return work.method_of(key); });
+    SharedPrefill shared(model, work.session_options(), {methods.begin(), methods.end()});
     work.prefill(shared);
     if (callbacks.on_facts) {
         callbacks.on_facts(work.facts(shared));

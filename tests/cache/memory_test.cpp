@@ -3,7 +3,7 @@
 #include <fstream>
 
 #include "cache/cache_test_util.h"
-#include "support/resident.h"
+#include "policy/process_memory.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define KVSIEVE_TEST_SANITIZED 1

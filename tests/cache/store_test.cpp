@@ -49,10 +49,10 @@ TEST_P(StoreTest, RoundTrip) {
             const LayerData data = random_layer(3, 40, d, 7);
             RaggedKvCache cache({1, 3, d, GetParam(), rotate});
             store(cache, 0, data);
-            EXPECT_EQ(cache.row_bytes(), ggml_row_size(cache.type(), d));
+            EXPECT_EQ(cache.row_bytes(), ggml_row_size(ggml_type_of(GetParam()), d));
             const bool rotated = rotate && GetParam() != KvType::f16 && d % 64 == 0;
-            EXPECT_EQ(cache.k_rotation(), rotated ? key_rotation_block(d) : 0);
-            EXPECT_EQ(cache.v_rotation(), rotated ? value_rotation_block(d) : 0);
+            EXPECT_EQ(cache.k_rows(0, 0).rotation, rotated ? key_rotation_block(d) : 0);
+            EXPECT_EQ(cache.v_rows(0, 0).rotation, rotated ? value_rotation_block(d) : 0);
             const RowErrors errors = row_errors(cache, data);
             if (GetParam() == KvType::f16) {
                 EXPECT_EQ(errors.worst, 0.0) << d;
@@ -79,7 +79,7 @@ TEST_P(StoreTest, UnrotatedRowsAreGgmlsOwn) {
         for (int32_t t = 0; t < 5; ++t) {
             std::string want(cache.row_bytes(), '\0');
             const std::span<const float> row = data.row(true, g, t);
-            ggml_get_type_traits_cpu(cache.type())->from_float(row.data(), want.data(), 96);
+            ggml_get_type_traits_cpu(ggml_type_of(GetParam()))->from_float(row.data(), want.data(), 96);
             EXPECT_EQ(rows_of(cache, 0, g).at(t).first, want);
         }
     }

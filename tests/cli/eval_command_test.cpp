@@ -114,6 +114,20 @@ TEST_F(Eval, ProfilesAndUnrotatedRows) {
     expect_bad(args_of((dir_ / "none.json").string()), {"none.json"});
 }
 
+TEST_F(Eval, TheOracleIsNamedInTheHelpAndMarkedInTheReport) {
+    EXPECT_NE(run_program({"eval", "--help"}).out.find("oracle"), std::string::npos);
+    Args all = args("o.jsonl");
+    *std::ranges::find(all, "full,prefixkv,h2o,random") = "full,sieve,oracle:spread=0";
+    const Finished finished = run_program(all);
+    ASSERT_EQ(finished.exit_code, 0) << finished.err;
+    const auto rows = nlohmann::json::parse(report({"o.jsonl"}));
+    ASSERT_EQ(rows.size(), 2U + 2U * 2U * 2U);
+    EXPECT_EQ(rows[6]["method"], "oracle");
+    EXPECT_EQ(rows[6]["n_failed"], 0);
+    EXPECT_NE(run_program({"report", (dir_ / "o.jsonl").string()}).out.find("oracle is not a method"),
+              std::string::npos);
+}
+
 TEST_F(Eval, ThreadsAndShardsDoNotChangeAByteOfTheReport) {
     evaluate("one.jsonl", {"-t", "1"});
     evaluate("two.jsonl", {"-t", "2"});

@@ -84,7 +84,7 @@ Request request_of(size_t n_tokens, int32_t n_predict, uint32_t seed = 1) {
 
 Request random_request(uint32_t seed) {
     Dice dice(seed);
-    Request request = request_of(8 + dice.roll(240), 1 + static_cast<int32_t>(dice.roll(12)), seed);
+    Request request = request_of(8 + dice.roll(240), 1 + static_cast<int32_t>(dice.roll(32)), seed);
     const MethodInfo * info = nullptr;
     while (info == nullptr || info->traits.visual) {
         info = &methods()[dice.roll(static_cast<uint32_t>(methods().size()))];
@@ -224,13 +224,14 @@ TEST(BatchEngine, ALongPromptDoesNotHoldUpTheOthers) {
     }
     ASSERT_TRUE(engine.cancel(running)) << "it ended too early to show anything";
     static_cast<void>(engine.step());
-    EXPECT_GE(n_prefilling, 3U * 4 - 1);  // layers x chunks of 512 tokens, and the last one ends it
+    // layers x chunks of 512 tokens, each in two parts, of which short ones may share a step
+    EXPECT_GE(n_prefilling, 3U * 4);
     EXPECT_EQ(collector.ended.at(running).result.answer.tokens.size(), n_steps) << "the running one stood still";
     EXPECT_EQ(collector.ended.at(late).result.end, RequestEnd::answered);
 }
 
 TEST(BatchEngine, CancelsWaitingHalfWayAndWhileDecoding) {
-    for (const int32_t n_steps : {0, 3, 9, 14, 30}) {
+    for (const int32_t n_steps : {0, 5, 14, 25, 50}) {
         BatchEngine engine(random_model(), {.max_sequences = 2, .prefill_ms = 0.0});
         Collector collector(engine);
         const uint64_t other = collector.submit(request_of(50, 60, 5));
@@ -368,9 +369,10 @@ TEST(BatchEngine, IsDestroyedWithRequestsInEveryState) {
             request.on_done = [&](const RequestResult &, const Session &) { ++n_ended; };
             engine.submit(std::move(request));
         }
-        for (int32_t i = 0; i < 10; ++i) {
+        for (int32_t i = 0; i < 20; ++i) {  // the first prompt takes 15
             ASSERT_TRUE(engine.step());
         }
+        EXPECT_EQ(engine.usage().n_decoding, 1);
         EXPECT_EQ(engine.usage().n_waiting, 2);
     }
     EXPECT_EQ(n_ended, 0);

@@ -15,17 +15,7 @@ namespace {
 constexpr GenerateOptions kShort{.n_predict = 12, .stop = {}, .sampling = {}};
 
 ModelShape other_shape() {
-    ModelShape shape;
-    shape.n_layer = 2;
-    shape.n_embd = 64;
-    shape.n_head = 4;
-    shape.n_head_kv = 2;
-    shape.head_dim = 64;
-    shape.n_ff = 96;
-    shape.n_vocab = 270;
-    shape.n_ctx = 1024;
-    shape.type = GGML_TYPE_F32;
-    return shape;
+    return narrow_shape(2, 1024);
 }
 
 /// A model of its own and probes of two answers that it gave.
@@ -120,6 +110,34 @@ TEST(ProbeFile, OfAnotherModelOrCutIsRefused) {
         options.probes = cut.path();
         EXPECT_THROW((void)Model::load(options), Error) << share;
     }
+}
+
+TEST(SessionProbes, TakeThePlaceOfTheModelsInASessionAndInASharedPrefill) {
+    const Recorded recorded;
+    ProbeRecorder recorder(recorded.model, {}, 10);
+    EXPECT_EQ(recorder.add_answer(random_tokens(30, 7), random_tokens(6, 8)), 6);
+    const auto probes = std::make_shared<ProbeData>(recorder.probes(1000, 1));
+    EXPECT_EQ(probes->n_probe, 6) << "every query its own probe";
+    const auto model = Model::load(recorded.with_probes());
+    const auto prompt = random_tokens(200, 3);
+    SharedPrefill shared(model, {}, {{.name = "sieve"}, {.name = "sieve", .probes = probes}, {.name = "h2o"}});
+    shared.feed(prompt);
+    std::vector<std::vector<LayerPlan>> plans;
+    for (const auto & own : {std::shared_ptr<ProbeData>(), probes}) {
+        SessionOptions options;
+        options.method = "sieve";
+        options.method_options.keep = 0.3;
+        options.probes = own;
+        Session session(model, options);
+        session.feed(prompt);
+        plans.push_back(session.plan()->layers);
+        EXPECT_EQ(shared.begin(options).plan()->layers, plans.back());
+    }
+    EXPECT_NE(plans[0], plans[1]);
+    probes->model_fingerprint = "another";
+    SessionOptions options;
+    options.probes = probes;
+    expect_error(ErrorCode::bad_input, "fingerprint another", [&] { Session(model, options); });
 }
 
 TEST(ProbeRecorder, GoesOnFromTheModelsOwnProbes) {

@@ -32,6 +32,7 @@ std::vector<MethodName> all_methods() {
     names.push_back({.name = "expected_attention", .params = {{"n_sink", "2"}}});  // other sums of its own
     names.push_back({.name = "aircache", .params = {{"alpha", "0.5"}}});
     names.push_back({.name = "random", .seed = 3});
+    names.push_back({.name = "sieve", .params = {{"precision", "auto"}}});
     names.push_back({.name = composition_name("snapkv", "prefixkv")});
     return names;
 }
@@ -62,6 +63,7 @@ void expect_alike(const SessionOptions & options) {
     EXPECT_EQ(begun.n_processed(), own.n_processed());
     EXPECT_EQ(begun.plan()->layers, own.plan()->layers);
     EXPECT_EQ(begun.usage().bytes_held, own.usage().bytes_held);
+    EXPECT_EQ(begun.usage().type_of, own.usage().type_of);
     EXPECT_EQ(begun.images().size(), own.images().size());
     const Logits a = forced(own, first), b = forced(begun, begun.logits());
     EXPECT_TRUE(a == b) << "max difference " << max_difference(a, b);
@@ -83,10 +85,11 @@ TEST_P(Shared, BeginsAsIfItHadPrefilled) {
     const bool takes_keep = !method_info(method.name).keep_of.empty();
     options.method_options.keep = takes_keep ? 0.3 : 1.0;
     expect_alike(options);
-    options.kv_type = KvType::q4_0;
+    const bool types = make_method(method.name, options.method_options)->traits().row_types;
+    options.kv_type = types ? KvType::f16 : KvType::q4_0;
     expect_alike(options);
     if (takes_keep) {
-        options.kv_type = KvType::q8_0;
+        options.kv_type = types ? KvType::f16 : KvType::q8_0;
         options.kv_share = 0.25;
         expect_alike(options);
         options.kv_share = 0.9;  // more than all rows take in this type

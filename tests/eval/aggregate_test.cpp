@@ -133,6 +133,22 @@ TEST(Leaderboard, TakesBudgetsAsTheyAreAndSortsByQuality) {
     EXPECT_EQ(leaderboard(aggregate(results), "exact_match").lines[1].key.method, "random");
 }
 
+TEST(Leaderboard, TheOracleStandsLastWithoutARank) {
+    Results results = by_hand();
+    const CellKey oracle{.method = kOracle, .budget = 0.2}, worst{.method = "random", .budget = 0.2};
+    for (const CellKey & key : {oracle, worst}) {
+        results.header.grid.push_back(key);
+        results.cells.push_back(cell(key, "a", key.method == kOracle ? 0.1 : 9.0, 1, 0));
+    }
+    const auto rows = aggregate(results);
+    const Leaderboard board = leaderboard(rows, "ppl");
+    ASSERT_EQ(board.lines.size(), 3U);
+    EXPECT_EQ(board.lines[1].key.method, "random");
+    EXPECT_EQ(board.lines[2].key.method, kOracle);
+    EXPECT_NE(rows_as_text(rows).find(kOracleNote), std::string::npos);
+    EXPECT_EQ(rows_as_text(aggregate(by_hand())).find(kOracleNote), std::string::npos);
+}
+
 TEST(Leaderboard, InterpolatesKeepsOnLogBytes) {
     Results results;
     for (const double keep : {0.4, 0.1}) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kvsieve/policy.h"
@@ -41,6 +42,19 @@ TEST(Grid, EveryMethodOfTheRegistryHasCells) {
     }
 }
 
+TEST(Grid, TheOracleIsNoMethodAndTakesTheParametersOfSieve) {
+    const auto grid = parse_grid({"full,oracle:spread=0:safe=0.3", "0.5", "0.2", "f16,q4_0"});
+    ASSERT_EQ(grid.size(), 2U + 2U * 2U);
+    EXPECT_EQ(grid[2].method, kOracle);
+    EXPECT_EQ(registered_method(grid[2]), "sieve");
+    EXPECT_EQ(method_options(grid[2]).params, (std::map<std::string, std::string>{{"safe", "0.3"}, {"spread", "0"}}));
+    const auto oracles = [](const char * names) {
+        return std::ranges::count(parse_grid({names, "0.5", "", "f16"}), std::string(kOracle), &CellKey::method);
+    };
+    EXPECT_EQ(oracles("all"), 0);
+    EXPECT_EQ(oracles("all,oracle"), 1);
+}
+
 TEST(Grid, RefusesWithOneSentence) {
     refuses({"prefixkv", "", "", "f16"}, "method prefixkv needs --keep or --budget");
     refuses({"nomethod", "0.5", "", "f16"}, "nomethod");
@@ -59,6 +73,10 @@ TEST(Grid, RefusesWithOneSentence) {
     refuses({"aircache:alpha=0.8:alpha=0.9", "0.5", "", "f16"}, "sets alpha twice");
     refuses({"aircache:nothing=1", "0.5", "", "f16"}, "nothing");
     refuses({"aircache:alpha=x", "", "0.2", "f16"}, "alpha");
+    refuses({"oracle:nothing=1", "0.5", "", "f16"}, "nothing");
+    refuses({"oracle:safe=2", "0.5", "", "f16"}, "safe");
+    refuses({"oracle", "", "", "f16"}, "method oracle needs --keep or --budget");
+    refuses({"all,random", "0.5", "", "f16"}, "--methods names random twice");
 }
 
 TEST(Grid, Metrics) {

@@ -17,6 +17,16 @@ namespace {
 
 using Texts = std::vector<std::string>;
 
+TEST(Quantile, IsTheNearestRank) {
+    EXPECT_EQ(quantile({}, 0.5), 0.0);
+    EXPECT_EQ(quantile({7.0}, 0.99), 7.0);
+    const std::vector<double> four = {4.0, 1.0, 3.0, 2.0};
+    EXPECT_EQ(quantile(four, 0.0), 1.0);
+    EXPECT_EQ(quantile(four, 0.5), 2.0);
+    EXPECT_EQ(quantile(four, 0.51), 3.0);
+    EXPECT_EQ(quantile(four, 1.0), 4.0);
+}
+
 TEST(Metrics, PerplexityIsExpOfTheMeanOverAllTokens) {
     Perplexity one, two;
     EXPECT_TRUE(std::isnan(one.value()));

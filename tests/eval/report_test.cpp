@@ -129,6 +129,34 @@ TEST(Report, AFullReportIsWellFormedAndHasEverySectionWithItsTable) {
     EXPECT_EQ(html, report_html(results));
 }
 
+TEST(Report, TheOracleIsMarkedAndHasNoPartInTheFrontier) {
+    const Results plain = synthetic_results({.n_samples = 5});
+    Results results = plain;
+    for (CellKey & key : results.header.grid) {
+        key.method = key.method == "prefixkv" ? kOracle : key.method;  // the best by far
+    }
+    for (CellResult & cell : results.cells) {
+        if (cell.key.method == "prefixkv") {
+            cell.key.method = kOracle;
+            cell.nll = 0;
+        }
+    }
+    const std::string html = report_html(results);
+    EXPECT_EQ(xml_fault(html), "");
+    EXPECT_GT(count(html, kOracleNote), 1U);
+    EXPECT_EQ(count(report_html(plain), kOracleNote), 0U);
+    const auto frontier = [](const std::string & text) {
+        const size_t end = text.find("class=\"frontier\"");
+        return text.substr(text.rfind("<path", end), end - text.rfind("<path", end));
+    };
+    Results without = results;
+    std::erase_if(without.header.grid, [](const CellKey & key) { return key.method == kOracle; });
+    std::erase_if(without.cells, [](const CellResult & cell) { return cell.key.method == kOracle; });
+    EXPECT_EQ(count(frontier(html), "L"), count(frontier(report_html(without)), "L"));
+    EXPECT_EQ(count(html, "value bound"), 5U * 2U * 4U) << "metrics x types x shares";
+    EXPECT_GT(count(html, "chip so"), 0U);
+}
+
 TEST(Report, WithoutOptionalFieldsItSaysSo) {
     Results results = synthetic_results({.n_samples = 5, .by_budget = false});
     results.samples.clear();

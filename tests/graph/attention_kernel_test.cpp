@@ -2,7 +2,7 @@
 // The decode kernel against double precision over the rows as stored, for every instruction set that runs here.
 #include "graph/attention_kernel.h"
 
-#include <ggml-cpu.h>
+#include <ggml.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -38,7 +38,7 @@ struct Rows {
             return;
         }
         if (type == KvType::f16) {
-            ggml_cpu_fp32_to_fp16(values.data(), reinterpret_cast<ggml_fp16_t *>(bytes.data()),
+            ggml_fp32_to_fp16_row(values.data(), reinterpret_cast<ggml_fp16_t *>(bytes.data()),
                                   static_cast<int64_t>(values.size()));
         } else {
             ggml_quantize_chunk(type_of(type), values.data(), bytes.data(), 0, n, d, nullptr);

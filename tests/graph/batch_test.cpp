@@ -28,17 +28,7 @@ constexpr std::array<Kind, 5> kLanes{{{KvType::f16, true, 40},
 const std::filesystem::path & model_file() {
     static const TempFile file(".gguf");
     static const bool written = [] {
-        ModelShape shape;
-        shape.n_layer = 3;
-        shape.n_embd = 64;
-        shape.n_head = 4;
-        shape.n_head_kv = 2;
-        shape.head_dim = 64;
-        shape.n_ff = 96;
-        shape.n_vocab = 270;
-        shape.n_ctx = 2048;
-        shape.type = GGML_TYPE_F32;
-        write_model(shape, file.path());
+        write_model(narrow_shape(3, 2048), file.path());
         return true;
     }();
     static_cast<void>(written);

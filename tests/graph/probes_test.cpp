@@ -54,7 +54,8 @@ Traits probe_traits() {
     return traits;
 }
 
-TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
+/// The prompt's own last `n_own` queries stand for the probes.
+void expect_own_probes(const std::vector<uint8_t> & visual_mask, size_t n_own) {
     constexpr size_t kTokens = 300, d = 16, n_head = 4;
     const ModelShape shape = observed_shape();
     TempFile file(".gguf");
@@ -64,7 +65,7 @@ TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
     const Recorder recorder(probe_traits());
     TinyRun run(file.path());
     const OutputFactors factors(*run.decoder, 1);
-    run.prefill(tokens, recorder, true, {}, {.probes = nullptr, .factors = &factors});
+    run.prefill(tokens, recorder, true, visual_mask, {.factors = &factors});
     const GgufEdit weights(file.path());
     for (size_t il = 0; il < 2; ++il) {
         const Recorder::Seen & seen = recorder.seen.at(il);
@@ -74,13 +75,13 @@ TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
         ASSERT_EQ(seen.output_norm.size(), n_head * kTokens);
         for (size_t h = 0; h < n_head; ++h) {
             std::vector<double> mean(kTokens, 0.0), square(kTokens, 0.0);
-            for (size_t p = 0; p < static_cast<size_t>(kOwnProbes); ++p) {
-                const auto & all = naive.queries[il][kTokens - static_cast<size_t>(kOwnProbes) + p];
+            for (size_t p = 0; p < n_own; ++p) {
+                const auto & all = naive.queries[il][kTokens - n_own + p];
                 const auto q = rotated(std::span(all).subspan(h * d, d), seen.rope, static_cast<double>(kTokens + p));
                 const std::vector<double> row = attend(q, naive.keys[il], h / 2);
                 for (size_t k = 0; k < kTokens; ++k) {
-                    mean[k] += row[k] / kOwnProbes;
-                    square[k] += row[k] * row[k] / kOwnProbes;
+                    mean[k] += row[k] / static_cast<double>(n_own);
+                    square[k] += row[k] * row[k] / static_cast<double>(n_own);
                 }
             }
             for (size_t k = 0; k < kTokens; ++k) {
@@ -100,6 +101,18 @@ TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
     }
 }
 
+TEST(Probes, ThePromptsOwnLastQueriesMoveBehindIt) {
+    expect_own_probes({}, kOwnProbes);
+}
+
+TEST(Probes, OwnQueriesAreThoseBehindTheImageWhereThereAreAny) {
+    std::vector<uint8_t> mask(300, 0);
+    std::fill_n(mask.begin() + 4, 276, uint8_t{1});
+    expect_own_probes(mask, 20);
+    std::fill(mask.begin() + 4, mask.end(), uint8_t{1});
+    expect_own_probes(mask, kOwnProbes);
+}
+
 TEST(Probes, DoNotDependOnTheNumberOfThreads) {
     const ModelShape shape = observed_shape();
     TempFile file(".gguf");
@@ -108,8 +121,8 @@ TEST(Probes, DoNotDependOnTheNumberOfThreads) {
     const Recorder one(probe_traits()), three(probe_traits());
     TinyRun a(file.path(), KvType::f16, true, 0, 1), b(file.path(), KvType::f16, true, 0, 3);
     const OutputFactors factors_a(*a.decoder, 1), factors_b(*b.decoder, 3);
-    a.prefill(tokens, one, true, {}, {.probes = nullptr, .factors = &factors_a});
-    b.prefill(tokens, three, true, {}, {.probes = nullptr, .factors = &factors_b});
+    a.prefill(tokens, one, true, {}, {.factors = &factors_a});
+    b.prefill(tokens, three, true, {}, {.factors = &factors_b});
     for (size_t il = 0; il < 2; ++il) {
         EXPECT_EQ(one.seen[il].probe_mean, three.seen[il].probe_mean);
         EXPECT_EQ(one.seen[il].probe_square, three.seen[il].probe_square);

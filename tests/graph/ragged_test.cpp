@@ -36,16 +36,9 @@ class FixedPlan final : public Method {
 };
 
 ModelShape ragged_shape() {
-    ModelShape shape;
-    shape.n_layer = 2;
-    shape.n_embd = 64;
+    ModelShape shape = narrow_shape(2, 2048);
     shape.n_head = 6;
     shape.n_head_kv = 3;
-    shape.head_dim = 64;  // rotated where rows are quantised
-    shape.n_ff = 96;
-    shape.n_vocab = 270;
-    shape.n_ctx = 2048;
-    shape.type = GGML_TYPE_F32;
     return shape;
 }
 

@@ -12,19 +12,9 @@
 #include "gguf/gguf_file.h"
 #include "graph/forward.h"
 #include "graph/prefill.h"
+#include "support/random_model.h"
 
 namespace kvsieve::test {
-
-/// `n` tokens of the vocabulary's ordinary part, the same for the same seed.
-[[nodiscard]] inline std::vector<int32_t> some_tokens(size_t n, uint32_t seed, int32_t n_vocab) {
-    std::vector<int32_t> out(n);
-    uint32_t state = seed * 2654435761U + 1U;
-    for (int32_t & token : out) {
-        state = state * 1664525U + 1013904223U;
-        token = 5 + static_cast<int32_t>((state >> 8U) % static_cast<uint32_t>(n_vocab - 5));
-    }
-    return out;
-}
 
 class TinyRun {
   public:

@@ -111,6 +111,8 @@ void expect_well_formed(const Plan & plan, const PromptShape & shape, const Trai
             ASSERT_TRUE(std::adjacent_find(kept.begin(), kept.end(), std::greater_equal<>()) == kept.end());
             everything &= kept.size() == static_cast<size_t>(shape.n_tokens);
         }
+        ASSERT_TRUE(layer.types.empty() || (traits.row_types && layer.types.size() == layer.kept.size()));
+        everything &= layer.types.empty();
         for (const Merge & merge : layer.merged) {
             ASSERT_FALSE(std::binary_search(layer.kept[0].begin(), layer.kept[0].end(), merge.from));
             ASSERT_TRUE(std::binary_search(layer.kept[0].begin(), layer.kept[0].end(), merge.into));
@@ -180,7 +182,18 @@ void expect_promised_totals(const MethodInfo & info, const Case & c, const Plan 
         }
         total += layer_total / static_cast<int64_t>(plan.layers[il].kept.size());
     }
-    if (info.name == "sieve" && !c.options.profile) {
+    const auto precision = c.options.params.find("precision");
+    if (precision != c.options.params.end() && precision->second == "auto") {
+        const int64_t n_list = plan.per_head ? c.shape.n_head_kv : 1;
+        const int64_t budget = n_kept * n_list * c.shape.n_layer;
+        const int64_t cost = plan_cost(c.shape, plan) * n_list / c.shape.n_head_kv;
+        ASSERT_LE(cost, c.options.keep == 1 ? n_list * c.shape.n_tokens * c.shape.n_layer : budget);
+        const bool whole = std::ranges::all_of(plan.layers, [&](const LayerPlan & layer) {
+            return std::ranges::all_of(
+                layer.kept, [&](const auto & kept) { return kept.size() == static_cast<size_t>(c.shape.n_tokens); });
+        });
+        ASSERT_TRUE(whole || cost >= budget - 1) << cost << " of " << budget;
+    } else if (info.name == "sieve" && !c.options.profile) {
         int64_t n_rows = 0, n_list = 0;
         for (const LayerPlan & layer : plan.layers) {
             for (const auto & kept : layer.kept) {
@@ -275,13 +288,7 @@ void expect_properties(const MethodInfo & info, const Case & c, const Method & m
     ASSERT_EQ(plan.layers, same.layers);
     ASSERT_EQ(plan.extra, same.extra);
 
-    int64_t n_rows = 0;
-    for (const LayerPlan & layer : plan.layers) {
-        for (int32_t g = 0; g < c.shape.n_head_kv; ++g) {
-            n_rows += static_cast<int64_t>(layer.of_head(g).size());
-        }
-    }
-    ASSERT_EQ(method.count_rows(c.shape, scores), n_rows);
+    ASSERT_EQ(method.count_rows(c.shape, scores), plan_cost(c.shape, plan));
     for (int32_t il = c.shape.n_layer - 1; il >= 0; --il) {
         const auto i = static_cast<size_t>(il);
         const auto scored = traits.prune_layer > 0 ? static_cast<size_t>(traits.prune_layer) - 1 : i;

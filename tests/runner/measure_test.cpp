@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "engine/random_session.h"
 #include "eval/metrics.h"
 #include "support/expect_error.h"
@@ -59,6 +61,45 @@ TEST(Measure, BudgetsHoldTheSameBytes) {
             EXPECT_GT(share, 0.24) << method << ' ' << type;
         }
     }
+}
+
+TEST(Measure, TheOracleWithEverythingKeptIsTheFullCache) {
+    const MeasureOptions options{.metrics = {"ppl"}, .chat_template = "raw"};
+    const auto full = measure_cell(test::random_model(), token_sample(), {.method = "full", .keep = 1.0}, options);
+    const auto oracle = measure_cell(test::random_model(), token_sample(), {.method = kOracle, .keep = 1.0}, options);
+    EXPECT_EQ(oracle.error, "");
+    EXPECT_EQ(oracle.nll, full.nll);
+    EXPECT_EQ(oracle.kv_bytes, full.kv_bytes);
+    Sample longer = token_sample(8190);
+    test::expect_error(ErrorCode::bad_input, "line 3", [&] {
+        static_cast<void>(measure_cell(test::random_model(), longer, {.method = kOracle, .keep = 0.5}, options));
+    });
+}
+
+TEST(Measure, TheOracleIsABoundForSieve) {
+    const std::string models = KVSIEVE_MODELS_DIR;
+    const auto model = Model::load({.model = models + "/kvsieve-tiny-model-f16.gguf",
+                                    .mmproj = models + "/kvsieve-tiny-mmproj-f16.gguf",
+                                    .n_threads = 1,
+                                    .probes = models + "/kvsieve-tiny-probes-f16.gguf"});
+    const std::vector<CellKey> grid = {{.method = "sieve", .budget = 0.05},
+                                       {.method = kOracle, .budget = 0.05},
+                                       {.method = kOracle, .params = {{"output", "0"}}, .budget = 0.05}};
+    std::vector<double> nll(grid.size(), 0.0);
+    MeasureCallbacks callbacks;
+    callbacks.on_cell = [&](const CellResult & cell) {
+        EXPECT_EQ(cell.error, "");
+        nll[static_cast<size_t>(std::ranges::find(grid, cell.key) - grid.begin())] += cell.nll;
+    };
+    const DataSet data = read_data(std::filesystem::path(KVSIEVE_TEST_DATA) / "heldout" / "heldout.jsonl");
+    for (const Sample & sample : data.samples) {
+        if (sample.id == "100037-page-q2" || sample.id == "100052-page-q2") {  // answers of several tokens
+            measure_sample(model, sample, grid, {.metrics = {"ppl"}}, callbacks);
+        }
+    }
+    EXPECT_GT(nll[1], 0.0);
+    EXPECT_LE(nll[1], nll[0]);
+    EXPECT_NE(nll[2], nll[1]);
 }
 
 TEST(Measure, TextsAreThoseOfASession) {

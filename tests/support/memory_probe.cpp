@@ -3,17 +3,13 @@
 // Prints one JSON line; a process of its own, because freed memory of other tests would blur the numbers.
 #include <sys/resource.h>
 
-#include <cstdlib>  // __GLIBC__
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "kvsieve/engine.h"
-#include "support/resident.h"
+#include "policy/process_memory.h"
 
 namespace {
 
@@ -30,9 +26,7 @@ int main(int argc, char ** argv) {
         std::fprintf(stderr, "usage: memory_probe MODEL METHOD KEEP TOKENS CYCLES\n");
         return 2;
     }
-#ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 1 << 20);  // as kvsieve does: docs/memory.md
-#endif
+    kvsieve::give_back_large_buffers();  // as the program does: docs/memory.md
     const auto model = kvsieve::Model::load({argv[1], {}, 2});
     kvsieve::SessionOptions options;
     options.method = argv[2];
@@ -43,13 +37,13 @@ int main(int argc, char ** argv) {
         tokens.push_back(5 + i * 31 % 250);
     }
     kvsieve::Session session(model, options);
-    const uint64_t before = kvsieve::test::resident_bytes();
+    const uint64_t before = kvsieve::resident_bytes();
     std::string after_cycle;
     for (int i = 0; i < n_cycles; ++i) {
         session.feed(tokens);
         if (i + 1 < n_cycles) {
             session.reset();
-            after_cycle += (after_cycle.empty() ? "" : ", ") + std::to_string(kvsieve::test::resident_bytes());
+            after_cycle += (after_cycle.empty() ? "" : ", ") + std::to_string(kvsieve::resident_bytes());
         }
     }
     const kvsieve::KvUsage usage = session.usage();
@@ -57,7 +51,7 @@ int main(int argc, char ** argv) {
     std::printf(
         "{\"before\": %llu, \"resident\": %llu, \"peak\": %llu, \"held\": %llu, \"reserved\": %llu, \"full\": %llu, "
         "\"peak_kv\": %llu, \"scratch\": %llu, \"after_cycle\": [%s]}\n",
-        number(before), number(kvsieve::test::resident_bytes()), number(resident_peak()), number(usage.bytes_held),
+        number(before), number(kvsieve::resident_bytes()), number(resident_peak()), number(usage.bytes_held),
         number(usage.bytes_reserved), number(usage.bytes_full_f16), number(session.peak_kv_bytes()),
         number(session.scratch_bytes()), after_cycle.c_str());
     return 0;

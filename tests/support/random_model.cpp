@@ -128,6 +128,30 @@ void GgufEdit::write(const std::filesystem::path & path) const {
     }
 }
 
+ModelShape narrow_shape(int32_t n_layer, int32_t n_ctx) {
+    ModelShape shape;
+    shape.n_layer = n_layer;
+    shape.n_embd = 64;
+    shape.n_head = 4;
+    shape.n_head_kv = 2;
+    shape.head_dim = 64;
+    shape.n_ff = 96;
+    shape.n_vocab = 270;
+    shape.n_ctx = n_ctx;
+    shape.type = GGML_TYPE_F32;
+    return shape;
+}
+
+std::vector<int32_t> some_tokens(size_t n, uint32_t seed, int32_t n_vocab) {
+    std::vector<int32_t> out(n);
+    uint32_t state = seed * 2654435761U + 1U;
+    for (int32_t & token : out) {
+        state = state * 1664525U + 1013904223U;
+        token = 5 + static_cast<int32_t>((state >> 8U) % static_cast<uint32_t>(n_vocab - 5));
+    }
+    return out;
+}
+
 void write_model(const ModelShape & shape, const std::filesystem::path & path,
                  const std::function<void(GgufEdit &)> & edit) {
     {

@@ -56,6 +56,12 @@ class GgufEdit {
     std::unique_ptr<Impl> impl_;
 };
 
+/// 4 query heads over 2 KV heads of 64 (rotated where rows are quantised), f32.
+[[nodiscard]] ModelShape narrow_shape(int32_t n_layer, int32_t n_ctx);
+
+/// `n` tokens of the vocabulary's ordinary part, the same for the same seed.
+[[nodiscard]] std::vector<int32_t> some_tokens(size_t n, uint32_t seed, int32_t n_vocab);
+
 /// Writes a random model, changed by `edit` where it is given.
 void write_model(const ModelShape & shape, const std::filesystem::path & path,
                  const std::function<void(GgufEdit &)> & edit = {});

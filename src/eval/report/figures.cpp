@@ -53,6 +53,9 @@ std::vector<const ReportRow *> frontier(const std::vector<const ReportRow *> & r
         return a->share() != b->share() ? a->share() < b->share() : loss(a) < loss(b);
     });
     for (const ReportRow * const row : sorted) {
+        if (row->key.method == kOracle) {
+            continue;
+        }
         if (best.empty() || loss(row) < loss(best.back())) {
             best.push_back(row);
         }
@@ -115,6 +118,10 @@ std::string quality_panel(const std::vector<const ReportRow *> & rows, const std
     return svg.str();
 }
 
+std::string oracle_note() {
+    return "<p class=\"note\">" + escape(kOracleNote) + " It has no rank and no part in the frontier.</p>\n";
+}
+
 std::string leaderboard_table(const Leaderboard & board, const std::string & metric, const Colours & colours) {
     std::vector<std::string> head{"share of the bytes"};
     for (const double share : board.shares) {
@@ -123,7 +130,7 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
     const double sign = lower_is_better(metric) ? 1 : -1;
     std::vector<double> best(board.shares.size(), INFINITY), worst(board.shares.size(), -INFINITY);
     for (const auto & line : board.lines) {
-        for (size_t i = 0; i < line.at.size(); ++i) {
+        for (size_t i = 0; i < line.at.size() && line.key.method != kOracle; ++i) {
             if (line.at[i]) {
                 best[i] = std::min(best[i], sign * line.at[i]->estimate.value);
                 worst[i] = std::max(worst[i], sign * line.at[i]->estimate.value);
@@ -135,6 +142,7 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
         auto & row = rows.emplace_back(std::vector{"<span class=\"chip " + colours.of(line.key) + "\"></span>" +
                                                    escape(method_label(line.key)) + " <small>" +
                                                    escape(line.key.kv_type) + "</small>"});
+        const bool ranked = line.key.method != kOracle;
         for (size_t i = 0; i < line.at.size(); ++i) {
             if (!line.at[i]) {
                 row.emplace_back("–");
@@ -144,12 +152,15 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
             const double loss = sign * estimate.value;
             // a bar from 8% (the worst of the column) to 100% (the best)
             const double width = worst[i] > best[i] ? 8 + 92 * (worst[i] - loss) / (worst[i] - best[i]) : 100;
-            const bool is_best = loss <= best[i];
-            row.push_back("<div class=\"value" + std::string(is_best ? " best" : "") + "\">" +
-                          (line.at[i]->interpolated ? "≈ " : "") + metric_text(metric, estimate.value) +
-                          (line.at[i]->interpolated ? "" : "<small>" + interval_text(metric, estimate) + "</small>") +
-                          "<i class=\"bar " + colours.of(line.key) + "\" style=\"width:" + fixed(width, 0) +
-                          "%\"></i></div>");
+            const bool is_best = ranked && loss <= best[i];
+            const std::string mark = is_best ? " best" : ranked ? "" : " bound";
+            row.push_back(
+                "<div class=\"value" + mark + "\">" + (line.at[i]->interpolated ? "≈ " : "") +
+                metric_text(metric, estimate.value) +
+                (line.at[i]->interpolated ? "" : "<small>" + interval_text(metric, estimate) + "</small>") +
+                (ranked ? "<i class=\"bar " + colours.of(line.key) + "\" style=\"width:" + fixed(width, 0) + "%\"></i>"
+                        : "") +
+                "</div>");
         }
     }
     return table(head, rows);
@@ -161,7 +172,8 @@ Colours::Colours(const std::vector<ReportRow> & rows) {
     for (const ReportRow & row : rows) {
         const std::string label = method_label(row.key);
         if (!classes_.contains(label)) {
-            classes_[label] = row.key.method == "full" ? "sf" : "s" + std::to_string(labels_.size() % kColours);
+            const bool oracle = row.key.method == kOracle, numbered = row.key.method != "full" && !oracle;
+            classes_[label] = numbered ? "s" + std::to_string(n_numbered_++ % kColours) : oracle ? "so" : "sf";
             if (row.key.method != "full") {
                 labels_.push_back(label);
             }
@@ -272,6 +284,9 @@ std::string leaderboard_section(const std::vector<ReportRow> & rows, const std::
             "<p class=\"note\">≈: this run measured shares of rows (<code>--keep</code>), not of bytes; the value is "
             "read between the two nearest measured points. <code>--budget</code> measures at equal bytes.</p>\n";
     }
+    if (has_oracle(rows)) {
+        intro += oracle_note();
+    }
     return intro + out;
 }
 
@@ -301,11 +316,12 @@ std::string quality_section(const std::vector<ReportRow> & rows, const std::vect
                                                                   metric_title(metric), "95%", "samples"},
                                                                  lines));
     }
-    return panels.empty() ? ""
-                          : colours.legend() +
-                                "<p class=\"note\">Points that hold the same bytes are drawn side by side. "
-                                "Bars are 95% intervals.</p>\n<div class=\"panels\">" +
-                                panels + "</div>\n" + tables;
+    return panels.empty()
+               ? ""
+               : colours.legend() +
+                     "<p class=\"note\">Points that hold the same bytes are drawn side by side. "
+                     "Bars are 95% intervals.</p>\n" +
+                     (has_oracle(rows) ? oracle_note() : "") + "<div class=\"panels\">" + panels + "</div>\n" + tables;
 }
 
 }  // namespace kvsieve::report

@@ -10,7 +10,7 @@
 
 namespace kvsieve::report {
 
-/// Which colour a method has in all figures: "s0", "s1", ...; "sf" for the full cache.
+/// Which colour a method has in all figures: "s0", "s1", ...; "sf" for the full cache, "so" for the oracle.
 class Colours {
   public:
     explicit Colours(const std::vector<ReportRow> & rows);
@@ -20,6 +20,7 @@ class Colours {
 
   private:
     std::vector<std::string> labels_, types_;
+    size_t n_numbered_ = 0;  // colours given
     std::map<std::string, std::string> classes_;
 };
 

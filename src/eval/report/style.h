@@ -59,7 +59,7 @@ line.equal { stroke:var(--soft); stroke-dasharray:4 4 }
 .marker { fill:currentColor; stroke:var(--paper); stroke-width:1.2 } .quantised .marker { fill:var(--paper); stroke:currentColor }
 .series:hover .curve { stroke-width:3.2; opacity:1 } .series:hover .interval { opacity:1; stroke-width:2 }
 .lorenz:hover { stroke-width:4 } rect:hover { stroke:var(--ink) } .heat { fill:var(--heat) } .cover { fill:#6f7884 }
-.sf { color:var(--ink) } .s0 { color:var(--c0) } .s1 { color:var(--c1) } .s2 { color:var(--c2) } .s3 { color:var(--c3) }
+.sf { color:var(--ink) } .so, .bound { color:var(--soft) } .so { opacity:.6 } .s0 { color:var(--c0) } .s1 { color:var(--c1) } .s2 { color:var(--c2) } .s3 { color:var(--c3) }
 .s4 { color:var(--c4) } .s5 { color:var(--c5) } .s6 { color:var(--c6) } .s7 { color:var(--c7) } .s8 { color:var(--c8) }
 .s9 { color:var(--c9) }
 @media (max-width:640px) { body { padding:1rem .9rem 2rem } dl { grid-template-columns:1fr; gap:0 } dd { margin-bottom:.4rem }
