@@ -214,7 +214,7 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
     line["n_gen"] = args.n_gen;
     line["method"] = options.method;
     line["keep"] = m.keep;
-    line["kv_type"] = kv_type_name(options.kv_type);
+    line["kv_type"] = args.cache.kv_type;
     line["decode_attention"] = options.decode_kernel ? "kernel" : "ggml";
     line["threads"] = args.model.threads();
     line["prefill_tps"] = 1e3 * m.n_prompt / quantile(m.prefill_ms, 0.5);

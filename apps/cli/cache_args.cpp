@@ -114,6 +114,14 @@ MethodChoice CacheArgs::resolve(const MethodArgs & method, SessionOptions & opti
     }
     const bool chooses = kv_type == "auto";
     if (chooses) {
+        const std::string name = args.resolve().method;
+        const auto & params = method_info(name).params;
+        if (std::none_of(params.begin(), params.end(), [](const ParamSpec & p) { return p.name == "precision"; })) {
+            refuse(
+                "--kv-type auto needs a method that chooses row types (sieve), and less than everything to keep; "
+                "method " +
+                name + " does not choose");
+        }
         args.set.emplace_back("precision=auto");
     }
     const MethodChoice choice = args.resolve();

@@ -46,7 +46,7 @@ struct Session::Impl {
     ChatTemplate chat;
     RaggedKvCache cache;
     Eviction eviction;
-    ResidualObserver on_residual;  // of the first prompt's prefill
+    ResidualObserver on_residual;     // of the first prompt's prefill
     std::vector<LayerProbes> probes;  // of the options
 
     std::unique_ptr<FirstPrompt> arriving;  // while it is prefilled

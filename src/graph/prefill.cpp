@@ -17,9 +17,9 @@
 namespace kvsieve {
 namespace {
 
-/// Attention of a chunk [n_head][n][n_kv] in f32 takes at most this much.
-constexpr int64_t kAttentionBytes = int64_t{64} << 20;
-constexpr int32_t kMinChunk = 16;
+/// Attention of a chunk has at most so many scores [n_head][n][n_kv], so that a step of a long prompt stays short.
+constexpr int64_t kChunkScores = int64_t{1} << 26;
+constexpr int32_t kMinChunk = 64;
 constexpr size_t kMaxNodes = 128;
 
 /// What step() does, in this order: the first two for each chunk of a layer, `store` for each layer. `attend` leaves
@@ -27,8 +27,8 @@ constexpr size_t kMaxNodes = 128;
 enum class Part { attend, feed_forward, store, plan, none };
 
 int32_t chunk_tokens(const DecoderConfig & config, int32_t n_tokens) {
-    const int64_t per_query = int64_t{config.n_head} * n_tokens * static_cast<int64_t>(sizeof(float));
-    return static_cast<int32_t>(std::clamp<int64_t>(kAttentionBytes / per_query, kMinChunk, kChunkTokens));
+    const int64_t per_query = int64_t{config.n_head} * n_tokens;
+    return static_cast<int32_t>(std::clamp<int64_t>(kChunkScores / per_query, kMinChunk, kChunkTokens));
 }
 
 }  // namespace
@@ -130,7 +130,7 @@ struct Prefill::Impl {
         ColumnSums * sums = observed() ? capture->sums() : nullptr;
         // of the last layer nobody reads what tokens before the last chunk would become
         const bool goes_on = !last_layer() || first + n == n_alive;
-        runner.run(kMaxNodes, [&](GraphBuilder & b) {
+        runner.run(kMaxNodes + attention_nodes(config, first, n), [&](GraphBuilder & b) {
             ggml_tensor * pos = b.external(GGML_TYPE_I32, n, 1, 1, positions.data() + first);
             const Qkv qkv = decoder.qkv(b, il, stream(b, first, n), pos);
             kv.store(b, first, qkv.k, qkv.v);

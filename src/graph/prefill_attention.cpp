@@ -82,25 +82,45 @@ void add_columns(ggml_tensor * dst, const ggml_tensor * attention, int ith, int 
     }
 }
 
+/// Queries that attend together: their scores stay small, and the keys behind a block are never multiplied.
+int32_t block_queries(const DecoderConfig & config, int32_t n_kv) {
+    constexpr int64_t kScores = int64_t{1} << 21;
+    return static_cast<int32_t>(std::clamp<int64_t>(kScores / (int64_t{config.n_head} * n_kv), 16, 64));
+}
+
 }  // namespace
+
+size_t attention_nodes(const DecoderConfig & config, int32_t first, int32_t n) {
+    constexpr size_t kOfABlock = 12;
+    return kOfABlock * static_cast<size_t>(1 + n / block_queries(config, first + n));
+}
 
 void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
                        ggml_tensor * q, ColumnSums * sums, float * heads) {
-    const int64_t n = q->ne[2];
-    const int32_t n_kv = LayerKv::padded(first + static_cast<int32_t>(n));  // the causal mask covers the rest
-
-    ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, n_kv), ggml_permute(b.ctx, q, 0, 2, 1, 3));
-    ggml_prec_set_acc(scores, GGML_PREC_F32);
-    scores = ggml_diag_mask_inf_inplace(b.ctx, scores, first);
-    ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config.kq_scale, 0.0F);
-    if (sums != nullptr) {
-        attention = ggml_map_custom1_inplace(b.ctx, attention, add_columns, GGML_N_TASKS_MAX, sums);
+    const auto n_all = static_cast<int32_t>(q->ne[2]);
+    ggml_tensor * values = ggml_cont(
+        b.ctx, ggml_transpose(b.ctx, kv.value_view(b, LayerKv::padded(first + n_all))));  // [n_kv, head_dim, n_head_kv]
+    const int32_t block = block_queries(config, first + n_all);
+    for (int32_t at = 0; at < n_all; at += block) {
+        const int32_t n = std::min(block, n_all - at);
+        const int32_t n_kv = LayerKv::padded(first + at + n);  // the causal mask covers the rest
+        ggml_tensor * queries =
+            ggml_view_3d(b.ctx, q, q->ne[0], q->ne[1], n, q->nb[1], q->nb[2], static_cast<size_t>(at) * q->nb[2]);
+        ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, n_kv), ggml_permute(b.ctx, queries, 0, 2, 1, 3));
+        ggml_prec_set_acc(scores, GGML_PREC_F32);
+        scores = ggml_diag_mask_inf_inplace(b.ctx, scores, first + at);
+        ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config.kq_scale, 0.0F);
+        if (sums != nullptr) {
+            attention = ggml_map_custom1_inplace(b.ctx, attention, add_columns, GGML_N_TASKS_MAX, sums);
+        }
+        ggml_tensor * seen =
+            ggml_view_3d(b.ctx, values, n_kv, values->ne[1], values->ne[2], values->nb[1], values->nb[2], 0);
+        ggml_tensor * out = ggml_mul_mat(b.ctx, seen, attention);  // [head_dim, n, n_head]
+        float * to =
+            heads + static_cast<size_t>(at) * static_cast<size_t>(config.n_head) * static_cast<size_t>(config.head_dim);
+        b.expand(ggml_cpy(b.ctx, ggml_permute(b.ctx, out, 0, 2, 1, 3),
+                          b.external(GGML_TYPE_F32, config.head_dim, config.n_head, n, to)));
     }
-    ggml_tensor * values =
-        ggml_cont(b.ctx, ggml_transpose(b.ctx, kv.value_view(b, n_kv)));  // [n_kv, head_dim, n_head_kv]
-    ggml_tensor * out = ggml_mul_mat(b.ctx, values, attention);           // [head_dim, n, n_head]
-    b.expand(ggml_cpy(b.ctx, ggml_permute(b.ctx, out, 0, 2, 1, 3),
-                      b.external(GGML_TYPE_F32, config.head_dim, config.n_head, n, heads)));
 }
 
 void attention_rows(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,

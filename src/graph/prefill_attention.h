@@ -56,6 +56,8 @@ struct ColumnSums {
 /// layer's rows 0 .. first+n-1 to `heads` [n][n_head][head_dim]. `sums` may be nullptr: nothing is captured then.
 void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
                        ggml_tensor * q, ColumnSums * sums, float * heads);
+/// Most nodes that it adds for n queries from `first` on.
+[[nodiscard]] size_t attention_nodes(const DecoderConfig & config, int32_t first, int32_t n);
 
 /// Softmax rows [n_head][n][n_tokens] of single queries at `positions` (causal), by the same operations.
 /// `queries`: [n][n_head][head_dim], rotated.

@@ -26,7 +26,8 @@ LayerPlan merging_plan(std::mt19937 & rng) {
 std::vector<float> stored_row(const RaggedKvCache & cache, bool key, int32_t g, int32_t position) {
     const auto row = rows_of(cache, 0, g).at(position);
     std::vector<float> out(kDim);
-    ggml_get_type_traits(ggml_type_of(cache.params().type))->to_float((key ? row.first : row.second).data(), out.data(), kDim);
+    ggml_get_type_traits(ggml_type_of(cache.params().type))
+        ->to_float((key ? row.first : row.second).data(), out.data(), kDim);
     return out;
 }
 

@@ -117,6 +117,26 @@ TEST(Run, JsonSaysWhatIsInTheCache) {
     EXPECT_EQ(json["model"]["n_layer"], 2);
 }
 
+TEST(Run, WhoAsksForLessGetsSieveAndRowTypesOnDemand) {
+    const Json json = json_of(image_run({"--keep", "0.1"}));
+    EXPECT_EQ(json["method"], "sieve");
+    EXPECT_EQ(json["kv"]["type"], "f16");
+    for (const Args & less : {Args{"--keep", "0.1"}, Args{"--kv-budget", "10%"}}) {
+        const Json chosen = json_of(image_run(with(less, {"--kv-type", "auto"})));
+        EXPECT_EQ(chosen["method"], "sieve");
+        uint64_t heads = 0;
+        for (const auto & [type, n] : chosen["kv"]["heads_of_type"].items()) {
+            heads += n.get<uint64_t>();
+        }
+        EXPECT_EQ(heads, 8U * 4);
+        EXPECT_GT(chosen["kv"]["rows"].get<uint64_t>(), 2 * json["kv"]["rows"].get<uint64_t>());
+        EXPECT_LE(chosen["kv"]["bytes_held"].get<double>(), 0.13 * chosen["kv"]["bytes_full"].get<double>());
+        EXPECT_EQ(chosen["plan"]["row_types"].size(), 8U);
+    }
+    const Finished said = good(image_run({"--keep", "0.1", "--kv-type", "auto"}));
+    EXPECT_NE(said.err.find(" heads"), std::string::npos) << said.err;
+}
+
 TEST(Run, KeepOneOfEveryMethodAnswersLikeFull) {
     std::string words;  // more tokens than any method's window
     for (int i = 0; i < 100; ++i) {

@@ -92,6 +92,9 @@ Request random_request(uint32_t seed) {
     request.session.method = info->name;
     request.session.method_options.keep = info->keep_of.empty() ? 1.0 : 0.1 + 0.1 * static_cast<double>(dice.roll(8));
     request.session.kv_type = static_cast<KvType>(dice.roll(3));
+    if (info->name == "sieve" && request.session.kv_type == KvType::f16) {
+        request.session.method_options.params["precision"] = "auto";
+    }
     if (dice.roll(4) == 0) {
         request.session.decode_policy = dice.roll(2) == 0 ? "tova" : "h2o";
         request.session.decode_cap = 16 + static_cast<int32_t>(dice.roll(64));

@@ -43,6 +43,12 @@ TEST(Grid, EveryMethodOfTheRegistryHasCells) {
 }
 
 TEST(Grid, TheOracleIsNoMethodAndTakesTheParametersOfSieve) {
+    const auto types = parse_grid({"full,sieve,prefixkv", "", "0.2", "f16,auto"});  // auto: sieve only
+    ASSERT_EQ(types.size(), 4U);
+    EXPECT_EQ(types[2].method, "sieve");
+    EXPECT_EQ(types[2].kv_type, "auto");
+    EXPECT_EQ(method_options(types[2]).params.at("precision"), "auto");
+    EXPECT_EQ(cell_rows("auto").type, "f16");
     const auto grid = parse_grid({"full,oracle:spread=0:safe=0.3", "0.5", "0.2", "f16,q4_0"});
     ASSERT_EQ(grid.size(), 2U + 2U * 2U);
     EXPECT_EQ(grid[2].method, kOracle);
@@ -66,7 +72,7 @@ TEST(Grid, RefusesWithOneSentence) {
     refuses({"prefixkv", "0", "", "f16"}, "--keep takes numbers in (0, 1], got 0");
     refuses({"prefixkv", "half", "", "f16"}, "got half");
     refuses({"prefixkv", "", "1.5", "f16"}, "--budget takes numbers in (0, 1], got 1.5");
-    refuses({"prefixkv", "0.5", "", "q5_0"}, "-unrotated behind them, got q5_0");
+    refuses({"prefixkv", "0.5", "", "q5_0"}, "-unrotated behind them, and auto, got q5_0");
     refuses({"prefixkv", "0.5", "", "f16-unrotated"}, "got f16-unrotated");
     refuses({"aircache:alpha", "0.5", "", "f16"}, "expected NAME=VALUE");
     refuses({"aircache:=1", "0.5", "", "f16"}, "expected NAME=VALUE");

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = "data/development/development.jsonl"
+FINAL = "data/final/final.jsonl"
 TEXT = "data/text/text.jsonl"
 CALIBRATION = "data/calibration/calibration.jsonl"
 TEXT_METHODS = ("full,random,streaming_llm,h2o,snapkv,pyramidkv,adakv,elastic_cache,uniform_prefix,prefixkv,tova,knorm,"
@@ -34,6 +35,7 @@ class Experiment:
     data: str = DOCUMENTS
     limit: int = 0
     on_text: bool = False
+    by_type: bool = False  # a table for each budget, with a column for each KV type
 
 
 def profiles(work: Path) -> str:
@@ -54,7 +56,11 @@ def experiments(work: Path) -> list[Experiment]:
                    "aircache:alpha=0.8,aircache:alpha=1,aircache:weights=strength,aircache:weights=skew,"
                    "aircache:weights=uniform", keep="0.2,0.1"),
         Experiment("fault", "elastic_cache,elastic_cache:rank_fault=1", keep="0.5,0.2"),
+        Experiment("final", "all", budget="0.2,0.1,0.05", kv_type="f16,q8_0,q4_0,auto", data=FINAL, limit=100,
+                   metrics="ppl,exact_match,exact_match_next", by_type=True),
         Experiment("text", TEXT_METHODS, keep="0.5,0.2,0.1", metrics="ppl", data=TEXT, on_text=True),
+        Experiment("text_budgets", TEXT_METHODS, budget="0.2,0.1", kv_type="f16,q8_0,q4_0,auto", metrics="ppl", data=TEXT,
+                   on_text=True, by_type=True),
         Experiment("text_types", "full,h2o,expected_attention", keep="0.2", kv_type="f16,q8_0,q8_0-unrotated,q4_0,"
                    "q4_0-unrotated", metrics="ppl", data=TEXT, on_text=True),
     ]
@@ -84,7 +90,7 @@ def evaluate(args, experiment: Experiment) -> list[dict]:
                experiment.kv_type, "--metrics", experiment.metrics, "-o", results]
     for option, value in (("--keep", experiment.keep), ("--budget", experiment.budget)):
         command += [option, value] if value else []
-    limit = args.limit_text if experiment.on_text else args.limit
+    limit = (args.limit_text if experiment.on_text else args.limit) or experiment.limit
     command += ["--limit", limit] if limit else []
     command += ["-m", args.smollm2, "--template", "none"] if experiment.on_text else []
     print("+", *command, flush=True)
@@ -96,14 +102,49 @@ COLUMNS = (("ppl", "perplexity", "{:.3f}"), ("ppl_ratio", "/ full", "{:.3f}"), (
            ("exact_match", "exact", "{:.3f}"), ("exact_match_next", "exact, next", "{:.3f}"))
 
 
+def name_of(row: dict) -> str:
+    return " ".join([row["method"], *(f"{k}={Path(v).stem if k == 'profile' else v}" for k, v in row["params"].items())])
+
+
+def tables_by_type(rows: list[dict]) -> str:
+    """For each budget the methods, best first, with perplexity over the full f16 cache's and its interval by KV type, and
+    exact answers of the best type."""
+    full = next(row for row in rows if row["method"] == "full" and row["kv_type"] == "f16")
+    types = list(dict.fromkeys(row["kv_type"] for row in rows))
+    extra = [(key, title) for key, title in (("exact_match", "exact"), ("exact_match_next", "exact, next")) if key in full]
+    lines = []
+    for budget in dict.fromkeys(row["budget"] for row in rows if row["budget"] is not None):
+        methods = {}
+        for row in rows:
+            if row["budget"] == budget and row["n_samples"] > 0 and row.get("ppl"):
+                methods.setdefault(name_of(row), {})[row["kv_type"]] = row
+        best_of = {name: min(cells.values(), key=lambda row: row["ppl"]) for name, cells in methods.items()}
+        lines += [f"**{100 * budget:g} % of the bytes**", "",
+                  "| method | " + " | ".join([*types, *(f"{title} (best type)" for _, title in extra)]) + " |",
+                  "|---" * (1 + len(types) + len(extra)) + "|",
+                  "| `full`, all of the bytes | " + " | ".join(["1.000", *[""] * (len(types) - 1),
+                                                               *(f"{full[key]:.3f}" for key, _ in extra)]) + " |"]
+        for name in sorted(best_of, key=lambda name: best_of[name]["ppl"]):
+            cells = []
+            for kv_type in types:
+                row = methods[name].get(kv_type)
+                low_high = [x / full["ppl"] for x in row["ppl_ci"]] if row else None
+                cells.append(f"{row['ppl'] / full['ppl']:.3f} ({low_high[0]:.2f}–{low_high[1]:.2f})" if row else "")
+            best = best_of[name]
+            cells += [f"{best[key]:.3f}" if best.get(key) is not None else "–" for key, _ in extra]
+            lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append("")
+    measured = max(row["n_samples"] for row in rows)
+    return "\n".join(lines) + f"\n{measured} samples; the full cache's perplexity is {full['ppl']:.3f}.\n"
+
+
 def table(rows: list[dict]) -> str:
     columns = [c for c in COLUMNS if any(c[0] in row for row in rows)]
     types = len({row["kv_type"] for row in rows}) > 1
     head = ["method", *(["rows"] if types else []), "asked", "bytes", *(title for _, title, _ in columns)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        name = " ".join([row["method"], *(f"{k}={Path(v).stem if k == 'profile' else v}"
-                                          for k, v in row["params"].items())])
+        name = name_of(row)
         asked = f"budget {row['budget']:g}" if row["budget"] is not None else f"keep {row['keep']:g}"
         if row["method"] == "full" or "profile" in row["params"]:
             asked = ""
@@ -148,7 +189,7 @@ def main() -> None:
         marks = re.compile(rf"(<!-- {experiment.name}: begin[^\n]*\n)(.*?)(<!-- {experiment.name}: end -->)", re.S)
         if not marks.search(text):
             sys.exit(f"docs/results.md has no marks for {experiment.name}")
-        page.write_text(marks.sub(lambda m: m[1] + table(rows) + m[3], text))
+        page.write_text(marks.sub(lambda m: m[1] + (tables_by_type if experiment.by_type else table)(rows) + m[3], text))
 
 
 if __name__ == "__main__":
