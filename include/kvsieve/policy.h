@@ -57,7 +57,7 @@ struct Traits {
     int32_t n_sink = 0;
     /// What probe queries, moved behind the prompt, attend to, and how large the heads' values are behind the output
     /// projection: probe_mean, probe_square, output_norm. Probes are the model's (ModelOptions::probes), else the
-    /// prompt's own last queries.
+    /// prompt's own last queries, of those behind its last image where there are any.
     bool probes = false;
     int32_t n_queries = 0;  ///< the last so many queries before RoPE (last_queries)
     /// K > 0: only layer K-1 is observed, and the tokens that plan_layer(prompt, K, score of layer K-1) drops leave
