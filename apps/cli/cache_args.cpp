@@ -9,6 +9,7 @@
 #include "kvsieve/decode_policy.h"
 #include "kvsieve/error.h"
 #include "policy/number.h"
+#include "policy/params.h"
 #include "usage.h"
 
 using namespace kvsieve;
@@ -115,14 +116,13 @@ MethodChoice CacheArgs::resolve(const MethodArgs & method, SessionOptions & opti
     const bool chooses = kv_type == "auto";
     if (chooses) {
         const std::string name = args.resolve().method;
-        const auto & params = method_info(name).params;
-        if (std::none_of(params.begin(), params.end(), [](const ParamSpec & p) { return p.name == "precision"; })) {
+        if (!can_choose_row_types(method_info(name))) {
             refuse(
                 "--kv-type auto needs a method that chooses row types (sieve), and less than everything to keep; "
                 "method " +
                 name + " does not choose");
         }
-        args.set.emplace_back("precision=auto");
+        args.set.push_back(std::string(kPrecision) + "=auto");
     }
     const MethodChoice choice = args.resolve();
     options.method = choice.method;

@@ -121,21 +121,10 @@ void RaggedKvCache::give_back(Layer & layer) const noexcept {
 }
 
 void RaggedKvCache::tighten(Layer & layer) const noexcept {
-    // No extent grows here, so the arena as it is holds the new layout.
+    // No extent grows beyond its capacity, so the arena as it is holds the new layout.
     const auto capacity = [&](int32_t g) {
         const Head & head = layer.heads[static_cast<size_t>(g)];
         return std::min(head.capacity, capacity_for(head, static_cast<int32_t>(head.positions.size())));
-    };
-    const size_t bytes = arena_bytes(layer, capacity);
-    place_extents(layer, capacity);
-    layer.arena.shrink(bytes);
-}
-
-/// Every extent with the capacity that its rows ask for; the arena holds both layouts.
-void RaggedKvCache::place_anew(Layer & layer) const noexcept {
-    const auto capacity = [&](int32_t g) {
-        const Head & head = layer.heads[static_cast<size_t>(g)];
-        return capacity_for(head, static_cast<int32_t>(head.positions.size()));
     };
     const size_t bytes = arena_bytes(layer, capacity);
     place_extents(layer, capacity);

@@ -223,7 +223,6 @@ class RaggedKvCache {
     void make_room_for(Layer & layer, int32_t il, const std::vector<std::vector<int32_t>> & positions) const;
     void give_back(Layer & layer) const noexcept;
     void tighten(Layer & layer) const noexcept;
-    void place_anew(Layer & layer) const noexcept;
 
     // compact.cpp
     [[nodiscard]] Slots slots_of(int32_t il, const LayerPlan & plan) const;

@@ -62,6 +62,7 @@ void RaggedKvCache::convert(Layer & layer, int32_t il, const std::vector<KvType>
         const bool converts = type_of(g) != head.type;
         head.type = type_of(g);
         const Format & to = format(head);
+        head.capacity = converts ? capacity_for(head, static_cast<int32_t>(head.positions.size())) : head.capacity;
         for (const bool is_k : {true, false}) {
             uint8_t * const extent = layer.arena.data() + (is_k ? head.k_offset : head.v_offset);
             for (size_t i = 0; converts && i < head.positions.size(); ++i) {
@@ -71,7 +72,7 @@ void RaggedKvCache::convert(Layer & layer, int32_t il, const std::vector<KvType>
             }
         }
     }
-    place_anew(layer);
+    tighten(layer);
 }
 
 }  // namespace kvsieve

@@ -28,8 +28,8 @@ class Eviction {
     /// A policy keeps the number of rows below a cap of its own.
     [[nodiscard]] bool capped() const { return cap_ > 0; }
 
-    /// Rows that the cache will hold, summed over layers and KV heads, after n_new tokens behind n_before processed
-    /// ones.
+    /// Bytes of the rows that the cache will hold, summed over layers and KV heads, after n_new tokens behind n_before
+    /// processed ones.
     [[nodiscard]] uint64_t bytes_after(const RaggedKvCache & cache, int32_t n_new, int32_t n_before) const;
     /// Most rows of a KV head at any moment while n_new tokens come one at a time.
     [[nodiscard]] int32_t most_rows(const RaggedKvCache & cache, int32_t il, int32_t g, int32_t n_new,

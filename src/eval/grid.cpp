@@ -10,15 +10,15 @@
 #include "kvsieve/error.h"
 #include "kvsieve/policy.h"
 #include "policy/number.h"
+#include "policy/params.h"
 
 namespace kvsieve {
 namespace {
 
 /// A parameter of the evaluation's own: budgets from a file.
 constexpr const char * kProfile = "profile";
-/// The KV type of cells whose method chooses row types, and its parameter for that.
+/// The KV type of cells whose method chooses row types.
 constexpr const char * kAutoType = "auto";
-constexpr const char * kPrecision = "precision";
 
 [[noreturn]] void refuse(const std::string & sentence) {
     throw Error(ErrorCode::invalid_argument, sentence);
@@ -75,12 +75,6 @@ CellKey method_of(const std::string & text) {
     return key;
 }
 
-/// Is there a parameter that leaves the row types to the method?
-bool chooses_row_types(const CellKey & key) {
-    const std::vector<ParamSpec> & params = method_info(registered_method(key)).params;
-    return std::any_of(params.begin(), params.end(), [](const ParamSpec & spec) { return spec.name == kPrecision; });
-}
-
 }  // namespace
 
 std::string registered_method(const CellKey & key) {
@@ -127,7 +121,7 @@ std::vector<CellKey> parse_grid(const GridText & text) {
     std::vector<CellKey> grid;
     const auto add = [&](const CellKey & key) {
         for (const std::string & type : types) {
-            if (type == kAutoType && !chooses_row_types(key)) {
+            if (type == kAutoType && !can_choose_row_types(method_info(registered_method(key)))) {
                 continue;
             }
             grid.push_back(key);

@@ -100,4 +100,9 @@ BoundParams::BoundParams(const MethodInfo & info, const MethodOptions & options)
     }
 }
 
+bool can_choose_row_types(const MethodInfo & info) {
+    return std::any_of(info.params.begin(), info.params.end(),
+                       [](const ParamSpec & spec) { return spec.name == kPrecision; });
+}
+
 }  // namespace kvsieve

@@ -40,4 +40,9 @@ class BoundParams {
     std::optional<Profile> profile_;
 };
 
+/// The parameter with which a method chooses row types itself, at its word "auto".
+inline constexpr const char * kPrecision = "precision";
+/// Has the method that parameter?
+[[nodiscard]] bool can_choose_row_types(const MethodInfo & info);
+
 }  // namespace kvsieve

@@ -71,6 +71,20 @@ class SieveScorer final : public Scorer {
     bool output_, key_noise_;
 };
 
+/// The scores of all layers and KV heads, one list after the other.
+std::vector<Values> lists_of(const PromptShape & prompt, std::span<const LayerScore> scores,
+                             std::span<const Run> runs) {
+    const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
+    std::vector<Values> lists;
+    for (const LayerScore & layer : scores) {
+        for (size_t g = 0; g < n_score_sets(prompt, layer); ++g) {
+            lists.push_back(
+                {.all = std::span(layer.score).subspan(g * n_tokens, n_tokens), .runs = runs, .n = n_places(runs)});
+        }
+    }
+    return lists;
+}
+
 /// One pool of the rows of all layers and KV heads.
 class SieveAllocator final : public Allocator {
   public:
@@ -80,15 +94,8 @@ class SieveAllocator final : public Allocator {
                         std::span<const LayerScore> scores) const override {
         const int64_t n_kept = rows_of_keep(field.n_rows, keep_);
         const int64_t n_safe = trunc_guarded(static_cast<double>(n_kept) * safe_);
-        const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
         const std::vector<Run> runs = runs_of(field.counted);
-        std::vector<Values> pool;
-        for (const LayerScore & layer : scores) {
-            for (size_t g = 0; g < n_score_sets(prompt, layer); ++g) {
-                pool.push_back(
-                    {.all = std::span(layer.score).subspan(g * n_tokens, n_tokens), .runs = runs, .n = n_places(runs)});
-            }
-        }
+        const std::vector<Values> pool = lists_of(prompt, scores, runs);
         CutScratch scratch;
         const auto n_list = static_cast<int64_t>(pool.size());
         const std::vector<PoolCut> cuts = cut_pool(pool, n_safe, n_list * (n_kept - n_safe), scratch);
@@ -117,15 +124,15 @@ class SieveByteAllocator final : public Allocator {
 
     Allocation allocate(const PromptShape & prompt, const Field & field,
                         std::span<const LayerScore> scores) const override {
-        const auto n_tokens = static_cast<size_t>(prompt.n_tokens);
         const std::vector<Run> runs = runs_of(field.counted);
         std::vector<ByteList> lists;
-        for (const LayerScore & layer : scores) {
+        for (const Values & values : lists_of(prompt, scores, runs)) {
+            lists.push_back({.scores = values});
+        }
+        for (size_t at = 0; const LayerScore & layer : scores) {
             const size_t n_set = n_score_sets(prompt, layer);
-            for (size_t g = 0; g < n_set; ++g) {
-                lists.push_back(
-                    {{.all = std::span(layer.score).subspan(g * n_tokens, n_tokens), .runs = runs, .n = n_places(runs)},
-                     noise_ * noise_of(layer, g, n_set)});
+            for (size_t g = 0; g < n_set; ++g, ++at) {
+                lists[at].key_noise = noise_ * noise_of(layer, g, n_set);
             }
         }
         const int64_t budget =
@@ -164,7 +171,7 @@ class SieveByteAllocator final : public Allocator {
 };
 
 bool chooses_types(const BoundParams & p) {
-    return p.has("precision") && p.word("precision") == "auto";
+    return p.has(kPrecision) && p.word(kPrecision) == "auto";
 }
 
 }  // namespace
@@ -206,7 +213,7 @@ MethodFile sieve_file() {
                             .def = 0.5,
                             .min = 0,
                             .max = 1},
-                           {.name = "precision",
+                           {.name = kPrecision,
                             .help = "auto: every layer and KV head gets rows of f16, q8_0 or q4_0, and "
                                     "keep is a share of the bytes of all rows in f16; cache: rows are "
                                     "all of the cache's type",
