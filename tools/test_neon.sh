@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Runs the decode kernel's tests with NEON on another processor: compiled for aarch64, run by qemu-user. Fetches nothing.
+# Runs the tests of the attention kernels with NEON on another processor: compiled for aarch64, run by qemu-user. Fetches nothing.
 #
 #   tools/test_neon.sh [HWY_DIR] [-- GTEST ARGUMENTS]
 #
@@ -35,7 +35,8 @@ for source in ggml.c ggml-quants.c; do
     aarch64-linux-gnu-gcc "${flags[@]}" -std=c11 -D_GNU_SOURCE -c "$ggml/src/$source" -o "$out/$source.o"
 done
 aarch64-linux-gnu-g++ "${flags[@]}" -std=c++20 -Iinclude -Isrc -Itests -I$gtest/include -I$gtest \
-    src/graph/attention_kernel.cpp src/cache/kv_type.cpp tests/graph/attention_kernel_test.cpp \
+    src/graph/attention_kernel.cpp src/graph/prefill_kernel.cpp src/policy/kv_type.cpp \
+    tests/graph/attention_kernel_test.cpp tests/graph/prefill_kernel_test.cpp \
     "$ggml/src/ggml-threading.cpp" $gtest/src/gtest-all.cc $gtest/src/gtest_main.cc \
     "$out"/*.o -Wl,--gc-sections -L"$hwy_dir" -l:libhwy.so.1 -lpthread -o "$out/test"
 qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$hwy_dir" "$out/test" "$@"

@@ -125,13 +125,13 @@ class Batch {
 
 /// The kernel against ggml's operation on the same tokens, before anything is timed.
 void check_kernel(const std::shared_ptr<const Model> & model, SessionOptions options, Work work, int32_t n_seq) {
-    if (!options.decode_kernel) {
+    if (!options.attention_kernel) {
         return;
     }
     work.n_tokens = std::min(work.n_tokens, kCheckTokens);
     work.n_visual = std::min(work.n_visual, kCheckTokens / 2);
     Session ours(model, options);
-    options.decode_kernel = false;
+    options.attention_kernel = false;
     Session reference(model, options);
     feed(ours, model->info(), work);
     int32_t token = likeliest(feed(reference, model->info(), work));
@@ -215,7 +215,7 @@ nlohmann::ordered_json line_of(const Measured & m, const SessionOptions & option
     line["method"] = options.method;
     line["keep"] = m.keep;
     line["kv_type"] = args.cache.kv_type;
-    line["decode_attention"] = options.decode_kernel ? "kernel" : "ggml";
+    line["attention"] = options.attention_kernel ? "kernel" : "ggml";
     line["threads"] = args.model.threads();
     line["prefill_tps"] = 1e3 * m.n_prompt / quantile(m.prefill_ms, 0.5);
     line["ttft_ms"] = quantile(m.ttft_ms, 0.5);
@@ -298,8 +298,8 @@ void bench(const BenchArgs & args) {
     args.model.check(!args.images.empty());
     const std::vector<Work> works = works_of(args);
     const std::vector<int32_t> batches = numbers_of("--batch", args.batch.empty() ? "1" : args.batch, 1024);
-    if (args.cache.decode_attention == "ggml" && batches != std::vector<int32_t>{1}) {
-        refuse("--batch needs the decode kernel; --decode-attention ggml is for one sequence");
+    if (args.cache.attention == "ggml" && batches != std::vector<int32_t>{1}) {
+        refuse("--batch needs the decode kernel; --attention ggml is for one sequence");
     }
     std::vector<SessionOptions> cases;
     for (const std::string & keep : split(args.method.keep, ',')) {

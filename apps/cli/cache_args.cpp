@@ -88,8 +88,8 @@ void CacheArgs::add_to(CLI::App & app, MethodArgs & method) {
     group(add_choice(app, "--decode-policy", decode_policy, std::move(policies), "Which rows leave while decoding"));
     group(add_integer(app, "--decode-cap", decode_cap, 0, INT32_MAX,
                       "Most rows of a layer or head under a decode policy"));
-    group(add_choice(app, "--decode-attention", decode_attention, {"kernel", "ggml"},
-                     "Attention of each new token: kvsieve's own kernel, or ggml's operation"));
+    group(add_choice(app, "--attention", attention, {"kernel", "ggml"},
+                     "Attention of the prompt and of each new token: kvsieve's own kernels, or ggml's operations"));
 }
 
 MethodChoice CacheArgs::resolve(const MethodArgs & method, SessionOptions & options) const {
@@ -131,7 +131,7 @@ MethodChoice CacheArgs::resolve(const MethodArgs & method, SessionOptions & opti
     options.kv_rot = kv_rot == "on";
     options.decode_policy = decode_policy;
     options.decode_cap = decode_cap;
-    options.decode_kernel = decode_attention == "kernel";
+    options.attention_kernel = attention == "kernel";
     static_cast<void>(make_decode_policy(decode_policy, decode_cap, 1, 1));  // refused before a file is opened
     return choice;
 }

@@ -14,7 +14,7 @@ struct CacheArgs {
     std::string kv_tokens, kv_budget;  ///< as typed; empty: not given
     std::string decode_policy = "default";
     int32_t decode_cap = 0;
-    std::string decode_attention = "kernel";
+    std::string attention = "kernel";
 
     /// With the options of the method, in one group of the help.
     void add_to(CLI::App & app, MethodArgs & method);

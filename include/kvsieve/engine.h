@@ -117,8 +117,9 @@ struct SessionOptions {
     MethodOptions method_options;
     KvType kv_type = KvType::f16;
     bool kv_rot = true;  ///< rotate quantised rows (Hadamard)
-    /// A single new token attends with kvsieve's own kernel; false: with ggml's operation, the reference.
-    bool decode_kernel = true;
+    /// Attention of the first prompt and of single new tokens by kvsieve's own kernels; false: by ggml's operations,
+    /// the reference.
+    bool attention_kernel = true;
     int32_t n_ctx = 0;          ///< most positions of the conversation; 0 = the model's context
     std::string system;         ///< system message; empty = none
     std::string chat_template;  ///< "" = the model's own, a name that libllama knows, or "raw" or "none" for none

@@ -92,7 +92,7 @@ struct BatchEngine::Impl {
     static Session::Impl & state(Job & job) { return *job.session.impl_; }
 
     uint64_t submit(Request request) {
-        if (!request.session.decode_kernel) {
+        if (!request.session.attention_kernel) {
             throw Error(ErrorCode::invalid_argument,
                         "sequences that attend with ggml's operation cannot decode together");
         }

@@ -298,6 +298,7 @@ void Session::Impl::start(const Prompt & prompt, int32_t n_predict) {
         std::move(maker),
         {runner, *decoder, cache, used, std::move(asked), std::move(residual), observe, std::move(planner), source}});
     arriving->work.on_residual(on_residual);
+    arriving->work.use_attention_kernel(options.attention_kernel);
 }
 
 bool Session::Impl::step(const Callbacks & callbacks) {
@@ -351,6 +352,7 @@ void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores,
         }
         Prefill work(runner, *decoder, cache, *maker.method, shape, {residual.begin(), residual.end()},
                      scores[static_cast<size_t>(traits.prune_layer) - 1]);
+        work.use_attention_kernel(options.attention_kernel);
         while (work.step()) {
         }
         take(work);
@@ -381,7 +383,7 @@ void Session::Impl::adopt(const Impl & base, std::span<const LayerScore> scores,
 
 /// For forward(); `last`: it processes the newest token of all.
 AttentionOptions Session::Impl::attention_options(bool last, NewestAttention & newest) const {
-    return {last && eviction.wants_attention() ? &newest : nullptr, options.decode_kernel};
+    return {last && eviction.wants_attention() ? &newest : nullptr, options.attention_kernel};
 }
 
 void Session::Impl::extend(std::vector<float> residual, int32_t n, const Callbacks & callbacks) {
@@ -488,7 +490,7 @@ void feed_batch(std::span<Session * const> sessions, std::span<const int32_t> to
         if (s.n_processed == 0 || !s.pending.empty()) {
             refuse(which + (s.n_processed == 0 ? "has no prompt yet" : "has a token of its own waiting"));
         }
-        if (!s.options.decode_kernel) {
+        if (!s.options.attention_kernel) {
             refuse(which + "attends with ggml's operation, which has no batches");
         }
         if (tokens[i] < 0 || tokens[i] >= s.decoder->config().n_vocab) {

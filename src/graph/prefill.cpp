@@ -19,7 +19,6 @@ namespace {
 
 /// Attention of a chunk has at most so many scores [n_head][n][n_kv], so that a step of a long prompt stays short.
 constexpr int64_t kChunkScores = int64_t{1} << 26;
-constexpr int32_t kMinChunk = 64;
 constexpr size_t kMaxNodes = 128;
 
 /// What step() does, in this order: the first two for each chunk of a layer, `store` for each layer. `attend` leaves
@@ -28,7 +27,8 @@ enum class Part { attend, feed_forward, store, plan, none };
 
 int32_t chunk_tokens(const DecoderConfig & config, int32_t n_tokens) {
     const int64_t per_query = int64_t{config.n_head} * n_tokens;
-    return static_cast<int32_t>(std::clamp<int64_t>(kChunkScores / per_query, kMinChunk, kChunkTokens));
+    const int64_t blocks = kChunkScores / per_query / kQueryBlock;
+    return static_cast<int32_t>(std::clamp<int64_t>(blocks * kQueryBlock, kQueryBlock, kChunkTokens));
 }
 
 }  // namespace
@@ -47,6 +47,7 @@ struct Prefill::Impl {
 
     Traits traits;  // all off without observation
     LayerKv kv;
+    PrefillAttention attention;
     std::optional<LayerCapture> capture;
     std::vector<int32_t> positions;  // [n_alive] of the tokens in the residual stream
     int32_t n_alive = 0;
@@ -76,6 +77,7 @@ struct Prefill::Impl {
           observe(observe_),
           planner(std::move(planner_)),
           kv(decoder_.config(), shape.n_tokens),
+          attention(decoder_.config(), runner_.n_threads()),
           n_alive(shape.n_tokens) {
         const DecoderConfig & config = decoder.config();
         if (observe) {
@@ -107,8 +109,8 @@ struct Prefill::Impl {
     }
 
     void note_buffers() {
-        buffer_peak = std::max<uint64_t>(buffer_peak,
-                                         (residual.capacity() + heads.capacity()) * sizeof(float) + capture->bytes());
+        buffer_peak = std::max<uint64_t>(buffer_peak, (residual.capacity() + heads.capacity()) * sizeof(float) +
+                                                          attention.bytes() + capture->bytes());
     }
 
     /// Does the method look at the layer in work?
@@ -118,7 +120,6 @@ struct Prefill::Impl {
     [[nodiscard]] bool last_layer() const { return il + 1 == decoder.config().n_layer; }
 
     void attend() {
-        const DecoderConfig & config = decoder.config();
         if (first == 0 && on_residual) {
             on_residual(il, residual);
         }
@@ -130,7 +131,7 @@ struct Prefill::Impl {
         ColumnSums * sums = observed() ? capture->sums() : nullptr;
         // of the last layer nobody reads what tokens before the last chunk would become
         const bool goes_on = !last_layer() || first + n == n_alive;
-        runner.run(kMaxNodes + attention_nodes(config, first, n), [&](GraphBuilder & b) {
+        runner.run(kMaxNodes + attention.nodes(first, n), [&](GraphBuilder & b) {
             ggml_tensor * pos = b.external(GGML_TYPE_I32, n, 1, 1, positions.data() + first);
             const Qkv qkv = decoder.qkv(b, il, stream(b, first, n), pos);
             kv.store(b, first, qkv.k, qkv.v);
@@ -138,9 +139,10 @@ struct Prefill::Impl {
                 capture->add_queries(b, first, qkv);
             }
             if (goes_on || sums != nullptr) {
-                prefill_attention(b, config, kv, first, qkv.q, sums, heads.data());
+                attention.build(b, kv, first, qkv.q, sums, heads.data());
             }
         });
+        note_buffers();
         if (goes_on) {
             part = Part::feed_forward;
         } else {
@@ -310,6 +312,10 @@ Prefill::~Prefill() = default;
 
 void Prefill::on_residual(ResidualObserver observer) {
     impl_->on_residual = std::move(observer);
+}
+
+void Prefill::use_attention_kernel(bool yes) {
+    impl_->attention.use_kernel(yes);
 }
 
 bool Prefill::step() {

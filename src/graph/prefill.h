@@ -53,6 +53,8 @@ class Prefill {
             PromptShape shape, std::vector<float> residual, const LayerScore & score);
 
     void on_residual(ResidualObserver observer);
+    /// false: attention by ggml's operations, the reference. To be called before the first step().
+    void use_attention_kernel(bool yes);
 
     /// Does one part; false when the prefill is complete. On an Error the cache must be released.
     bool step();

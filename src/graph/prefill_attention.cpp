@@ -2,8 +2,11 @@
 #include "graph/prefill_attention.h"
 
 #include <algorithm>
-#include <cmath>
+#include <functional>
 #include <limits>
+#include <string>
+
+#include "kvsieve/error.h"
 
 namespace kvsieve {
 
@@ -90,17 +93,98 @@ int32_t block_queries(const DecoderConfig & config, int32_t n_kv) {
 
 }  // namespace
 
-size_t attention_nodes(const DecoderConfig & config, int32_t first, int32_t n) {
+size_t PrefillAttention::nodes(int32_t first, int32_t n) const {
     constexpr size_t kOfABlock = 12;
-    return kOfABlock * static_cast<size_t>(1 + n / block_queries(config, first + n));
+    return use_kernel_ ? 2 : kOfABlock * static_cast<size_t>(1 + n / block_queries(config_, first + n));
 }
 
-void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
-                       ggml_tensor * q, ColumnSums * sums, float * heads) {
+void PrefillAttention::build(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q,
+                             ColumnSums * sums, float * heads) {
+    if (use_kernel_) {
+        build_with_kernel(b, kv, first, q, sums, heads);
+    } else {
+        build_with_ggml(b, kv, first, q, sums, heads);
+    }
+}
+
+void PrefillAttention::build_with_kernel(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q,
+                                         ColumnSums * sums, float * heads) {
+    kv_ = &kv;
+    first_ = first;
+    n_ = static_cast<int32_t>(q->ne[2]);
+    sums_ = sums;
+    heads_ = heads;
+    next_ = 0;
+    constexpr size_t kAlign = HWY_ALIGNMENT / sizeof(float);
+    const size_t floats = query_block_floats(config_.head_dim, first + n_);
+    work_floats_ = (floats + kAlign - 1) / kAlign * kAlign;
+    const uint64_t bytes = work_floats_ * static_cast<size_t>(n_threads_) * sizeof(float);
+    if (bytes > work_bytes_) {
+        work_.reset();
+        work_ = hwy::AllocateAligned<float>(bytes / sizeof(float));
+        work_bytes_ = bytes;
+        if (work_ == nullptr) {
+            throw Error(ErrorCode::runtime,
+                        "no memory for the attention of a block of queries (" + std::to_string(bytes) + " bytes)");
+        }
+    }
+    const int64_t n_sums = sums == nullptr ? 1 : first + n_;
+    ggml_tensor * node = ggml_custom_4d(b.ctx, GGML_TYPE_F32, n_sums, sums == nullptr ? 1 : n_block(),
+                                        sums == nullptr ? 1 : config_.n_head, 1, &q, 1, attend, GGML_N_TASKS_MAX, this);
+    b.expand(sums == nullptr ? node : ggml_map_custom1_inplace(b.ctx, node, add_up, GGML_N_TASKS_MAX, this));
+}
+
+/// dst [n_kv, n_block, n_head] receives each block's column sums, if they are captured. A thread that has nothing to do
+/// takes the next block of a head, the longest first.
+void PrefillAttention::attend(ggml_tensor * dst, int ith, int, void * userdata) {
+    auto & self = *static_cast<PrefillAttention *>(userdata);
+    const ggml_tensor * q = dst->src[0];
+    const DecoderConfig & c = self.config_;
+    const auto d = static_cast<size_t>(c.head_dim);
+    float * work = self.work_.get() + static_cast<size_t>(ith) * self.work_floats_;
+    for (int32_t i = 0; (i = self.next_.fetch_add(1, std::memory_order_relaxed)) < self.n_block() * c.n_head;) {
+        const int32_t block = self.n_block() - 1 - i / c.n_head, at = block * kQueryBlock;
+        const auto h = static_cast<size_t>(i % c.n_head);
+        const size_t head_kv = h / static_cast<size_t>(c.n_head / c.n_head_kv) * self.kv_->head_stride();
+        const auto * queries = static_cast<const char *>(q->data) + h * q->nb[1] + static_cast<size_t>(at) * q->nb[2];
+        auto * sums = static_cast<char *>(dst->data) + static_cast<size_t>(block) * dst->nb[1] + h * dst->nb[2];
+        attend_block({.head_dim = c.head_dim,
+                      .first = self.first_ + at,
+                      .n_query = std::min(kQueryBlock, self.n_ - at),
+                      .k = self.kv_->keys() + head_kv,
+                      .v = self.kv_->values() + head_kv,
+                      .q = reinterpret_cast<const float *>(queries),
+                      .q_stride = q->nb[2] / sizeof(float),
+                      .scale = c.kq_scale,
+                      .out = self.heads_ + (static_cast<size_t>(at) * static_cast<size_t>(c.n_head) + h) * d,
+                      .out_stride = static_cast<size_t>(c.n_head) * d,
+                      .sums = self.sums_ == nullptr ? nullptr : reinterpret_cast<float *>(sums)},
+                     work);
+    }
+}
+
+/// Adds the column sums of all blocks up; one head is one thread's work.
+void PrefillAttention::add_up(ggml_tensor * dst, const ggml_tensor * sums, int ith, int nth, void * userdata) {
+    (void)dst;
+    auto & self = *static_cast<PrefillAttention *>(userdata);
+    for (int64_t h = ith; h < sums->ne[2]; h += nth) {
+        float * out = self.sums_->sums.data() + h * self.sums_->n_tokens;
+        for (int32_t block = 0; block < self.n_block(); ++block) {
+            const auto * row = reinterpret_cast<const float *>(static_cast<const char *>(sums->data) +
+                                                               static_cast<size_t>(block) * sums->nb[1] +
+                                                               static_cast<size_t>(h) * sums->nb[2]);
+            const int32_t n_kv = self.first_ + std::min(self.n_, (block + 1) * kQueryBlock);
+            std::transform(row, row + n_kv, out, out, std::plus<>());
+        }
+    }
+}
+
+void PrefillAttention::build_with_ggml(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q,
+                                       ColumnSums * sums, float * heads) const {
     const auto n_all = static_cast<int32_t>(q->ne[2]);
     ggml_tensor * values = ggml_cont(
         b.ctx, ggml_transpose(b.ctx, kv.value_view(b, LayerKv::padded(first + n_all))));  // [n_kv, head_dim, n_head_kv]
-    const int32_t block = block_queries(config, first + n_all);
+    const int32_t block = block_queries(config_, first + n_all);
     for (int32_t at = 0; at < n_all; at += block) {
         const int32_t n = std::min(block, n_all - at);
         const int32_t n_kv = LayerKv::padded(first + at + n);  // the causal mask covers the rest
@@ -109,17 +193,17 @@ void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, con
         ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, n_kv), ggml_permute(b.ctx, queries, 0, 2, 1, 3));
         ggml_prec_set_acc(scores, GGML_PREC_F32);
         scores = ggml_diag_mask_inf_inplace(b.ctx, scores, first + at);
-        ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config.kq_scale, 0.0F);
+        ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config_.kq_scale, 0.0F);
         if (sums != nullptr) {
             attention = ggml_map_custom1_inplace(b.ctx, attention, add_columns, GGML_N_TASKS_MAX, sums);
         }
         ggml_tensor * seen =
             ggml_view_3d(b.ctx, values, n_kv, values->ne[1], values->ne[2], values->nb[1], values->nb[2], 0);
         ggml_tensor * out = ggml_mul_mat(b.ctx, seen, attention);  // [head_dim, n, n_head]
-        float * to =
-            heads + static_cast<size_t>(at) * static_cast<size_t>(config.n_head) * static_cast<size_t>(config.head_dim);
+        float * to = heads + static_cast<size_t>(at) * static_cast<size_t>(config_.n_head) *
+                                 static_cast<size_t>(config_.head_dim);
         b.expand(ggml_cpy(b.ctx, ggml_permute(b.ctx, out, 0, 2, 1, 3),
-                          b.external(GGML_TYPE_F32, config.head_dim, config.n_head, n, to)));
+                          b.external(GGML_TYPE_F32, config_.head_dim, config_.n_head, n, to)));
     }
 }
 

@@ -2,12 +2,16 @@
 // The one attention op of prefill, with capture of column sums and of single rows.
 #pragma once
 
+#include <hwy/aligned_allocator.h>
+
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "cache/arena.h"
 #include "graph/arch.h"
+#include "graph/prefill_kernel.h"
 
 namespace kvsieve {
 
@@ -44,7 +48,7 @@ class LayerKv {
     Arena arena_;  // keys, then values; straight from the kernel, so that it is given back when prefill ends
 };
 
-/// Column sums of softmax attention, [n_head][n_tokens], added up chunk by chunk in query order: the result does
+/// Column sums of softmax attention, [n_head][n_tokens], added up block by block in query order: the result does
 /// not depend on the number of threads.
 struct ColumnSums {
     int32_t n_head = 0, n_tokens = 0;
@@ -52,14 +56,49 @@ struct ColumnSums {
     void reset(int32_t heads, int32_t tokens);
 };
 
-/// Adds nodes that write the causal attention of q [head_dim, n_head, n] at positions first .. first+n-1 over the
-/// layer's rows 0 .. first+n-1 to `heads` [n][n_head][head_dim]. `sums` may be nullptr: nothing is captured then.
-void prefill_attention(const GraphBuilder & b, const DecoderConfig & config, const LayerKv & kv, int32_t first,
-                       ggml_tensor * q, ColumnSums * sums, float * heads);
-/// Most nodes that it adds for n queries from `first` on.
-[[nodiscard]] size_t attention_nodes(const DecoderConfig & config, int32_t first, int32_t n);
+/// Causal attention of one chunk of queries at a time: by our own kernel, with which a query's output does not depend
+/// on the chunk in which it comes, or by ggml's operations, the reference. Must outlive the computation of the graphs
+/// that it builds.
+class PrefillAttention {
+  public:
+    PrefillAttention(const DecoderConfig & config, int32_t n_threads) : config_(config), n_threads_(n_threads) {}
 
-/// Softmax rows [n_head][n][n_tokens] of single queries at `positions` (causal), by the same operations.
+    void use_kernel(bool yes) { use_kernel_ = yes; }
+
+    /// Adds nodes that write the attention of q [head_dim, n_head, n] at positions first .. first+n-1 over the layer's
+    /// rows 0 .. first+n-1 to `heads` [n][n_head][head_dim], behind the nodes that store these rows. `sums` may be
+    /// nullptr: nothing is captured then.
+    void build(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q, ColumnSums * sums,
+               float * heads);
+    /// Most nodes that build() adds for n queries from `first` on.
+    [[nodiscard]] size_t nodes(int32_t first, int32_t n) const;
+    /// Of the kernel's working memory: for each thread the scores of a block of queries.
+    [[nodiscard]] uint64_t bytes() const { return work_bytes_; }
+
+  private:
+    void build_with_kernel(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q,
+                           ColumnSums * sums, float * heads);
+    void build_with_ggml(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q, ColumnSums * sums,
+                         float * heads) const;
+    static void attend(ggml_tensor * dst, int ith, int nth, void * userdata);
+    static void add_up(ggml_tensor * dst, const ggml_tensor * sums, int ith, int nth, void * userdata);
+    [[nodiscard]] int32_t n_block() const { return (n_ + kQueryBlock - 1) / kQueryBlock; }
+
+    const DecoderConfig & config_;
+    int32_t n_threads_;
+    bool use_kernel_ = true;
+    hwy::AlignedFreeUniquePtr<float[]> work_;  // [n_threads][work_floats]
+    uint64_t work_bytes_ = 0;
+    size_t work_floats_ = 0;
+    // the chunk in work
+    const LayerKv * kv_ = nullptr;
+    int32_t first_ = 0, n_ = 0;
+    ColumnSums * sums_ = nullptr;
+    float * heads_ = nullptr;
+    std::atomic<int32_t> next_ = 0;  // pair of block and head that no thread has taken
+};
+
+/// Softmax rows [n_head][n][n_tokens] of single queries at `positions` (causal).
 /// `queries`: [n][n_head][head_dim], rotated.
 void attention_rows(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
                     std::span<const int32_t> positions, std::span<const float> queries, std::vector<float> & out);

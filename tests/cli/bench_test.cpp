@@ -54,7 +54,7 @@ TEST(BenchCommand, DecodesBatches) {
 }
 
 TEST(BenchCommand, PrintsATable) {
-    const Finished done = bench({"--prompt-tokens", "20", "--gen", "1", "--repeat", "1", "--decode-attention", "ggml"});
+    const Finished done = bench({"--prompt-tokens", "20", "--gen", "1", "--repeat", "1", "--attention", "ggml"});
     EXPECT_EQ(done.exit_code, 0) << done.err;
     EXPECT_EQ(std::count(done.out.begin(), done.out.end(), '\n'), 2) << done.out;
     EXPECT_NE(done.out.find("tokens/s"), std::string::npos);
@@ -68,7 +68,7 @@ TEST(BenchCommand, WhateverIsWrongIsOneSentence) {
         {{"--visual", "60", "--prompt-tokens", "64"}, "leaves no room for text"},
         {{"--keep", "0.5,2", "--method", "prefixkv"}, "2"},
         {{"--batch", "0"}, "--batch has '0'"},
-        {{"--batch", "2", "--decode-attention", "ggml"}, "decode kernel"},
+        {{"--batch", "2", "--attention", "ggml"}, "decode kernel"},
         {{"--gen", "0"}, "--gen"},
     };
     for (const auto & [args, expected] : cases) {

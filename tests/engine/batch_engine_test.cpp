@@ -325,7 +325,7 @@ TEST(BatchEngine, RefusesBeforeItQueues) {
     request.session.method = "no_such_method";
     refused(request, "no_such_method");
     request = request_of(5, 5);
-    request.session.decode_kernel = false;
+    request.session.attention_kernel = false;
     refused(request, "ggml's operation");
     request = request_of(5, 5);
     request.generate.stop = {""};

@@ -39,7 +39,7 @@ Logits run(const Setup & setup, int32_t n_threads, bool kernel) {
     options.kv_type = setup.type;
     options.decode_policy = setup.policy;
     options.decode_cap = setup.cap;
-    options.decode_kernel = kernel;
+    options.attention_kernel = kernel;
     Session session(Model::load(embedded_pair(n_threads)), options);
     const auto copy = [](std::span<const float> logits) { return std::vector<float>(logits.begin(), logits.end()); };
     const Turn turn{"What is at the bottom left?",
@@ -57,7 +57,6 @@ class DecodeKernel : public testing::TestWithParam<Setup> {};
 TEST_P(DecodeKernel, SaysWhatGgmlsOperationSays) {
     const Logits kernel = run(GetParam(), 2, true);
     const Logits ggml = run(GetParam(), 2, false);
-    EXPECT_EQ(kernel.front(), ggml.front()) << "prefill does not use it";
     const double difference = max_difference(kernel, ggml);
     double mean_kl = 0;
     for (size_t i = 1; i < kernel.size(); ++i) {

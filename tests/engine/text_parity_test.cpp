@@ -76,7 +76,7 @@ Logits reference(const ReferenceModel & model, const std::vector<Text> & all, bo
 Logits ours(const std::vector<Text> & all, bool one_first, KvType type) {
     SessionOptions options;
     options.kv_type = type;
-    options.decode_kernel = false;  // libllama's arithmetic
+    options.attention_kernel = false;  // libllama's arithmetic
     Session session(Model::load({KVSIEVE_SMOLLM2, {}, 2}), options);
     return force(
         all, one_first, [&] { session.reset(); },
@@ -117,7 +117,9 @@ TEST(TextParity, SmolLm2Prefill) {
         text += passage + "\n\n";
     }
     const std::vector<int32_t> tokens = model.tokenize(text, true);
-    Session session(Model::load({KVSIEVE_SMOLLM2, {}, 2}), {});
+    SessionOptions options;
+    options.attention_kernel = false;  // libllama's arithmetic
+    Session session(Model::load({KVSIEVE_SMOLLM2, {}, 2}), options);
     ReferenceContext context(model, false, GGML_TYPE_F16, 2048);
     // libllama pads the rows to 256 with zeros; other lengths round the last partial sum differently, and the
     // difference grows to the size of that between libllama's two paths

@@ -10,8 +10,7 @@
 #include <random>
 #include <vector>
 
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // as in the kernel
-#include <hwy/targets.h>
+#include "graph/targets.h"
 
 namespace kvsieve {
 namespace {
@@ -118,20 +117,8 @@ Result attend(KvType type, const Rows & k, const Rows & v, const std::vector<flo
     return r;
 }
 
-/// Runs the body once per instruction set that this machine has and the build holds.
-template <class Body>
-void on_every_target(Body && body) {
-    for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-        hwy::SetSupportedTargetsForTest(target);
-        ASSERT_STREQ(attention_kernel_target(), hwy::TargetName(target));
-        SCOPED_TRACE(hwy::TargetName(target));
-        body();
-    }
-    hwy::SetSupportedTargetsForTest(0);
-}
-
 TEST(AttentionKernel, EqualsDoublePrecisionOverRandomShapes) {
-    on_every_target([] {
+    on_every_target(attention_kernel_target, [] {
         std::mt19937 random(7);
         for (int round = 0; round < 60; ++round) {
             const auto type = static_cast<KvType>(random() % 3);
