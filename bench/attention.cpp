@@ -58,7 +58,7 @@ double gbps(size_t bytes, double ms) {
     return static_cast<double>(bytes) / ms * 1e-6;
 }
 
-/// Sums a large block with all threads.
+/// Sums a large block with all threads, each in two places at once: one stream of addresses alone is slower.
 class PlainReading {
   public:
     explicit PlainReading(int32_t n_threads)
@@ -88,14 +88,14 @@ class PlainReading {
     [[nodiscard]] uint64_t sum(size_t i) const {
         const size_t first = data_.size() * i / sums_.size();
         const size_t last = data_.size() * (i + 1) / sums_.size();
+        const size_t half = (last - first) / 16 * 8;
         uint64_t sums[8] = {};
-        size_t at = first;
-        for (; at + 8 <= last; at += 8) {
+        for (size_t at = first; at < first + half; at += 8) {
             for (size_t lane = 0; lane < 8; ++lane) {
-                sums[lane] += data_[at + lane];
+                sums[lane] += data_[at + lane] + data_[at + half + lane];
             }
         }
-        for (; at < last; ++at) {
+        for (size_t at = first + 2 * half; at < last; ++at) {
             sums[0] += data_[at];
         }
         uint64_t all = 0;

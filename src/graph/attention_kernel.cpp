@@ -50,7 +50,7 @@ constexpr int32_t kMaxDim = 1024;
 /// Value rows that are walked through once for every few columns where these do not fit in registers all together.
 constexpr int32_t kTileRows = 16;
 constexpr size_t kLine = 64;  // bytes of a cache line
-static_assert(kRangeSlots % kGroup == 0);
+static_assert(kRangeSlots % kGroup == 0 && kGroup <= kTileRows);
 
 /// f16 rows: no scales.
 struct F16Row {
@@ -98,15 +98,41 @@ struct Q4Row {
 /// Rows that cost more arithmetic than their bytes' way from memory are fetched kAhead rows before their turn. Of
 /// others the processor fetches more by itself, when they are read in the order in which they lie.
 template <class Row, int kQ>
-constexpr bool kFetch = kQ > 1 || Row::kScaled;
+constexpr bool kFetchRows = kQ > 1 || Row::kScaled;
 template <class Row>
-constexpr size_t kAhead = Row::kScaled ? 32 : 16;
+constexpr size_t kAhead = Row::kScaled ? 24 : 16;
+/// One stream of addresses does not take all of the bandwidth: where there is little to compute a range's values are
+/// fetched while its keys are read, and are at hand when their turn comes.
+template <int kQ>
+constexpr bool kFetchValues = kQ == 1;
 
 /// The half precision number at `bytes`.
 HWY_INLINE float half_at(const uint8_t * bytes) {
     const hn::CappedTag<float, 1> one;
     const hn::Rebind<hwy::float16_t, decltype(one)> half;
     return hn::GetLane(hn::PromoteTo(one, hn::LoadU(half, reinterpret_cast<const hwy::float16_t *>(bytes))));
+}
+
+/// The scales of n <= kTileRows rows as floats, [n_block][kTileRows], times the rows' weights if there are any.
+/// Together they cost a fraction of what they cost one by one.
+template <class Row>
+HWY_INLINE void load_scales(const uint8_t * rows, size_t row_bytes, int32_t n, int32_t n_block, const float * weights,
+                            float * scales) {
+    const F f;
+    const hn::Rebind<hwy::float16_t, F> half;
+    HWY_ALIGN uint16_t stored[kMaxDim / kBlock * kTileRows];  // all of them first: loading what was just stored stalls
+    for (int32_t r = 0; r < n; ++r, rows += row_bytes) {
+        for (int32_t b = 0; b < n_block; ++b) {
+            std::memcpy(stored + b * kTileRows + r, rows + static_cast<size_t>(b) * Row::kBlockBytes, sizeof(uint16_t));
+        }
+    }
+    for (int32_t i = 0; i < n_block * kTileRows; i += static_cast<int32_t>(kLanes)) {
+        V scale = hn::PromoteTo(f, hn::Load(half, reinterpret_cast<const hwy::float16_t *>(stored + i)));
+        if (weights != nullptr) {
+            scale = hn::Mul(scale, hn::LoadU(f, weights + i % kTileRows));
+        }
+        hn::Store(scale, f, scales + i);
+    }
 }
 
 /// An element behind the last whole block; f16 rows only, quantised ones have none.
@@ -135,10 +161,11 @@ HWY_INLINE V sum_each(const float * vectors) {
 }
 
 /// out[i][r] = q[i] . row r as kLanes partial sums, for kQ queries and kR rows. `out` are kGroup * kLanes floats apart
-/// for each query. `ahead`: as many rows that are fetched meanwhile.
+/// for each query. `ahead`, `values`: as many rows that may be fetched meanwhile. `scales` of the rows' blocks,
+/// kTileRows apart.
 template <class Row, int kQ, int kR>
 HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t * rows, const uint8_t * ahead,
-                         float * out) {
+                         const uint8_t * values, const float * scales, float * out) {
     const F f;
     const int32_t n_block = a.head_dim / kBlock;
     const auto d = static_cast<size_t>(a.head_dim);
@@ -154,11 +181,16 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
             }
         }
     }
-    for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes, ahead += Row::kBlockBytes) {
-        if constexpr (kFetch<Row, kQ>) {
-            KVSIEVE_UNROLL
-            for (int r = 0; r < kR; ++r) {
-                hwy::Prefetch(ahead + static_cast<size_t>(r) * a.row_bytes);
+    for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes, ahead += Row::kBlockBytes,
+                 values += Row::kBlockBytes, scales += kTileRows) {
+        KVSIEVE_UNROLL
+        for (int r = 0; r < kR; ++r) {
+            const size_t row = static_cast<size_t>(r) * a.row_bytes;
+            if constexpr (kFetchRows<Row, kQ>) {
+                hwy::Prefetch(ahead + row);
+            }
+            if constexpr (kFetchValues<kQ>) {
+                hwy::Prefetch(values + row);
             }
         }
         if constexpr (Row::kScaled && kQ <= 2) {  // scale the products' sums
@@ -179,7 +211,7 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
                         dot[i] = hn::MulAdd(x, query, dot[i]);
                     }
                 }
-                const V scale = hn::Set(f, half_at(block));
+                const V scale = hn::Set(f, scales[r]);
                 KVSIEVE_UNROLL
                 for (int i = 0; i < kQ; ++i) {
                     acc[i][r][0] = hn::MulAdd(dot[i], scale, acc[i][r][0]);
@@ -190,7 +222,7 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
             if constexpr (Row::kScaled) {
                 KVSIEVE_UNROLL
                 for (int r = 0; r < kR; ++r) {
-                    scale[r] = hn::Set(f, half_at(rows + static_cast<size_t>(r) * a.row_bytes));
+                    scale[r] = hn::Set(f, scales[r]);
                 }
             }
             KVSIEVE_UNROLL
@@ -234,11 +266,12 @@ void score(const AttendRange & a, const float * queries, float * scores) {
     constexpr int kR = kQ == 1 ? 1 : kQ <= kSums / 4 ? 4 : kQ <= kSums / 2 ? 2 : 1;
     HWY_ALIGN float sums[kQ * kGroup * kLanes];
     std::fill(std::begin(sums), std::end(sums), 0.0F);
+    HWY_ALIGN float scales[kMaxDim / kBlock * kTileRows];
     HWY_ALIGN float q[kQ * kMaxDim];  // scaled, and no vector across two cache lines
     for (int i = 0; i < kQ * a.head_dim; ++i) {
         q[i] = a.scale * queries[i];
     }
-    if constexpr (kFetch<Row, kQ>) {
+    if constexpr (kFetchRows<Row, kQ>) {
         const size_t n_bytes = std::min<size_t>(kAhead<Row>, static_cast<size_t>(a.n_rows)) * a.row_bytes;
         for (size_t at = 0; at < n_bytes; at += kLine) {
             hwy::Prefetch(a.k + at);
@@ -253,9 +286,13 @@ void score(const AttendRange & a, const float * queries, float * scores) {
     for (int32_t first = 0; first < a.n_rows; first += kGroup) {
         const int32_t n = std::min(kGroup, a.n_rows - first);
         const uint8_t * rows = a.k + static_cast<size_t>(first) * a.row_bytes;
+        if constexpr (Row::kScaled) {
+            load_scales<Row>(rows, a.row_bytes, n, a.head_dim / kBlock, nullptr, scales);
+        }
         const auto dot = [&](auto n_together, int32_t r) {
-            dot_rows<Row, kQ, decltype(n_together)::value>(a, q, rows + static_cast<size_t>(r) * a.row_bytes,
-                                                           ahead_of(first + r), sums + static_cast<size_t>(r) * kLanes);
+            dot_rows<Row, kQ, decltype(n_together)::value>(
+                a, q, rows + static_cast<size_t>(r) * a.row_bytes, ahead_of(first + r),
+                a.v + static_cast<size_t>(first + r) * a.row_bytes, scales + r, sums + static_cast<size_t>(r) * kLanes);
         };
         int32_t r = 0;
         for (; r + kR <= n; r += kR) {
@@ -279,10 +316,11 @@ void score(const AttendRange & a, const float * queries, float * scores) {
 }
 
 /// acc[i] += sum over n rows of weights[i][r] v[r], in the kV vectors from vector kFirst of `block` on; kV are a part
-/// of a block or several whole ones. acc are `stride` floats apart.
+/// of a block or several whole ones. acc are `stride` floats apart; `scales` those of the rows' blocks, kTileRows
+/// apart.
 template <class Row, int kQ, size_t kV, size_t kFirst>
-HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights, float * acc,
-                            size_t stride) {
+HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights,
+                            const float * scales, float * acc, size_t stride) {
     const F f;
     constexpr size_t kPart = std::min(kV, kPerBlock);
     V sum[kQ][kV];
@@ -294,7 +332,7 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
         }
     }
     for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
-        if constexpr (kFetch<Row, kQ>) {
+        if constexpr (kFetchRows<Row, kQ> && !kFetchValues<kQ>) {
             for (size_t at = 0; at < kV / kPart * Row::kBlockBytes; at += kLine) {
                 hwy::Prefetch(block + kAhead<Row> * a.row_bytes + at);
             }
@@ -309,7 +347,7 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
             const uint8_t * from = block + b * Row::kBlockBytes;
             V scale;
             if constexpr (Row::kScaled) {
-                scale = hn::Set(f, half_at(from) * (kQ == 1 ? weights[r] : 1.0F));
+                scale = hn::Set(f, scales[b * kTileRows + static_cast<size_t>(r)]);
             }
             KVSIEVE_UNROLL
             for (size_t e = 0; e < kPart; ++e) {
@@ -336,10 +374,10 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
 
 template <class Row, int kQ, size_t kV, size_t kFirst = 0>
 HWY_INLINE void add_block_parts(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights,
-                                float * acc, size_t stride) {
-    add_columns<Row, kQ, kV, kFirst>(a, block, n, weights, acc + kFirst * kLanes, stride);
+                                const float * scales, float * acc, size_t stride) {
+    add_columns<Row, kQ, kV, kFirst>(a, block, n, weights, scales, acc + kFirst * kLanes, stride);
     if constexpr (kFirst + kV < kPerBlock) {
-        add_block_parts<Row, kQ, kV, kFirst + kV>(a, block, n, weights, acc, stride);
+        add_block_parts<Row, kQ, kV, kFirst + kV>(a, block, n, weights, scales, acc, stride);
     }
 }
 
@@ -353,19 +391,23 @@ void add_values(const AttendRange & a, const float * weights, float * acc, size_
     for (int i = 0; i < kQ; ++i) {
         std::fill_n(acc + static_cast<size_t>(i) * stride, a.head_dim, 0.0F);
     }
-    const int32_t step = kQ == 1 ? a.n_rows : kTileRows;
+    const int32_t step = kQ == 1 && !Row::kScaled ? a.n_rows : kTileRows;
+    HWY_ALIGN float scales[kMaxDim / kBlock * kTileRows];
     for (int32_t t = 0; t < a.n_rows; t += step, weights += step) {
         const int32_t n = std::min(step, a.n_rows - t);
         const uint8_t * rows = a.v + static_cast<size_t>(t) * a.row_bytes;
+        if constexpr (Row::kScaled) {
+            load_scales<Row>(rows, a.row_bytes, n, n_block, kQ == 1 ? weights : nullptr, scales);
+        }
         int32_t b = 0;
         for (; b + kBlocks <= n_block; b += kBlocks) {
             add_block_parts<Row, kQ, kV>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
-                                         acc + b * kBlock, stride);
+                                         scales + b * kTileRows, acc + b * kBlock, stride);
         }
         if constexpr (kBlocks > 1) {
             for (; b < n_block; ++b) {
                 add_block_parts<Row, kQ, kPerBlock>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
-                                                    acc + b * kBlock, stride);
+                                                    scales + b * kTileRows, acc + b * kBlock, stride);
             }
         }
     }

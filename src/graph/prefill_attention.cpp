@@ -65,6 +65,22 @@ void ColumnSums::reset(int32_t heads, int32_t tokens) {
     sums.assign(static_cast<size_t>(heads) * static_cast<size_t>(tokens), 0.0F);
 }
 
+void BlockWork::reserve(int32_t n_threads, int32_t head_dim, int32_t n_rows) {
+    constexpr size_t kAlign = HWY_ALIGNMENT / sizeof(float);
+    stride_ = (query_block_floats(head_dim, n_rows) + kAlign - 1) / kAlign * kAlign;
+    const size_t size = stride_ * static_cast<size_t>(n_threads);
+    if (size > size_) {
+        floats_.reset();
+        size_ = 0;
+        floats_ = hwy::AllocateAligned<float>(size);
+        if (floats_ == nullptr) {
+            throw Error(ErrorCode::runtime, "no memory for the attention of a block of queries (" +
+                                                std::to_string(size * sizeof(float)) + " bytes)");
+        }
+        size_ = size;
+    }
+}
+
 namespace {
 
 /// Adds the columns of attention [>= n_kv, n, n_head] to the sums; one head is one thread's work, queries ascend.
@@ -115,19 +131,7 @@ void PrefillAttention::build_with_kernel(const GraphBuilder & b, const LayerKv &
     sums_ = sums;
     heads_ = heads;
     next_ = 0;
-    constexpr size_t kAlign = HWY_ALIGNMENT / sizeof(float);
-    const size_t floats = query_block_floats(config_.head_dim, first + n_);
-    work_floats_ = (floats + kAlign - 1) / kAlign * kAlign;
-    const uint64_t bytes = work_floats_ * static_cast<size_t>(n_threads_) * sizeof(float);
-    if (bytes > work_bytes_) {
-        work_.reset();
-        work_ = hwy::AllocateAligned<float>(bytes / sizeof(float));
-        work_bytes_ = bytes;
-        if (work_ == nullptr) {
-            throw Error(ErrorCode::runtime,
-                        "no memory for the attention of a block of queries (" + std::to_string(bytes) + " bytes)");
-        }
-    }
+    work_.reserve(n_threads_, config_.head_dim, first + n_);
     const int64_t n_sums = sums == nullptr ? 1 : first + n_;
     ggml_tensor * node = ggml_custom_4d(b.ctx, GGML_TYPE_F32, n_sums, sums == nullptr ? 1 : n_block(),
                                         sums == nullptr ? 1 : config_.n_head, 1, &q, 1, attend, GGML_N_TASKS_MAX, this);
@@ -141,16 +145,22 @@ void PrefillAttention::attend(ggml_tensor * dst, int ith, int, void * userdata) 
     const ggml_tensor * q = dst->src[0];
     const DecoderConfig & c = self.config_;
     const auto d = static_cast<size_t>(c.head_dim);
-    float * work = self.work_.get() + static_cast<size_t>(ith) * self.work_floats_;
     for (int32_t i = 0; (i = self.next_.fetch_add(1, std::memory_order_relaxed)) < self.n_block() * c.n_head;) {
         const int32_t block = self.n_block() - 1 - i / c.n_head, at = block * kQueryBlock;
         const auto h = static_cast<size_t>(i % c.n_head);
         const size_t head_kv = h / static_cast<size_t>(c.n_head / c.n_head_kv) * self.kv_->head_stride();
         const auto * queries = static_cast<const char *>(q->data) + h * q->nb[1] + static_cast<size_t>(at) * q->nb[2];
-        auto * sums = static_cast<char *>(dst->data) + static_cast<size_t>(block) * dst->nb[1] + h * dst->nb[2];
+        const int32_t n_query = std::min(kQueryBlock, self.n_ - at), n_rows = self.first_ + at + n_query;
+        float * sums = nullptr;
+        if (self.sums_ != nullptr) {
+            sums = reinterpret_cast<float *>(static_cast<char *>(dst->data) + static_cast<size_t>(block) * dst->nb[1] +
+                                             h * dst->nb[2]);
+            std::fill_n(sums, n_rows, 0.0F);
+        }
         attend_block({.head_dim = c.head_dim,
+                      .n_rows = n_rows,
                       .first = self.first_ + at,
-                      .n_query = std::min(kQueryBlock, self.n_ - at),
+                      .n_query = n_query,
                       .k = self.kv_->keys() + head_kv,
                       .v = self.kv_->values() + head_kv,
                       .q = reinterpret_cast<const float *>(queries),
@@ -158,8 +168,8 @@ void PrefillAttention::attend(ggml_tensor * dst, int ith, int, void * userdata) 
                       .scale = c.kq_scale,
                       .out = self.heads_ + (static_cast<size_t>(at) * static_cast<size_t>(c.n_head) + h) * d,
                       .out_stride = static_cast<size_t>(c.n_head) * d,
-                      .sums = self.sums_ == nullptr ? nullptr : reinterpret_cast<float *>(sums)},
-                     work);
+                      .sums = sums},
+                     self.work_.of(ith));
     }
 }
 

@@ -56,6 +56,19 @@ struct ColumnSums {
     void reset(int32_t heads, int32_t tokens);
 };
 
+/// What attend_block() works in, for each thread.
+class BlockWork {
+  public:
+    /// For blocks that see n_rows rows. Throws Error{runtime} when there is no memory.
+    void reserve(int32_t n_threads, int32_t head_dim, int32_t n_rows);
+    [[nodiscard]] float * of(int thread) const { return floats_.get() + static_cast<size_t>(thread) * stride_; }
+    [[nodiscard]] uint64_t bytes() const { return size_ * sizeof(float); }
+
+  private:
+    hwy::AlignedFreeUniquePtr<float[]> floats_;
+    size_t stride_ = 0, size_ = 0;
+};
+
 /// Causal attention of one chunk of queries at a time: by our own kernel, with which a query's output does not depend
 /// on the chunk in which it comes, or by ggml's operations, the reference. Must outlive the computation of the graphs
 /// that it builds.
@@ -73,7 +86,7 @@ class PrefillAttention {
     /// Most nodes that build() adds for n queries from `first` on.
     [[nodiscard]] size_t nodes(int32_t first, int32_t n) const;
     /// Of the kernel's working memory: for each thread the scores of a block of queries.
-    [[nodiscard]] uint64_t bytes() const { return work_bytes_; }
+    [[nodiscard]] uint64_t bytes() const { return work_.bytes(); }
 
   private:
     void build_with_kernel(const GraphBuilder & b, const LayerKv & kv, int32_t first, ggml_tensor * q,
@@ -87,9 +100,7 @@ class PrefillAttention {
     const DecoderConfig & config_;
     int32_t n_threads_;
     bool use_kernel_ = true;
-    hwy::AlignedFreeUniquePtr<float[]> work_;  // [n_threads][work_floats]
-    uint64_t work_bytes_ = 0;
-    size_t work_floats_ = 0;
+    BlockWork work_;
     // the chunk in work
     const LayerKv * kv_ = nullptr;
     int32_t first_ = 0, n_ = 0;

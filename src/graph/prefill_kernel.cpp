@@ -125,12 +125,12 @@ HWY_INLINE void to_float(const uint16_t * from, float * to, size_t n) {
 }
 
 /// scores = queries . keys, masked; max of each query.
-HWY_INLINE void score(const QueryBlock & a, const Work & w, int32_t n_rows, size_t columns) {
+HWY_INLINE void score(const QueryBlock & a, const Work & w, size_t columns) {
     const F f;
     const auto d = static_cast<size_t>(a.head_dim);
     std::fill_n(w.max, columns, -HUGE_VALF);
-    for (int32_t t = 0; t < n_rows; t += kTile) {
-        const int32_t n = std::min(kTile, n_rows - t);
+    for (int32_t t = 0; t < a.n_rows; t += kTile) {
+        const int32_t n = std::min(kTile, a.n_rows - t);
         to_float(a.k + static_cast<size_t>(t) * d, w.rows, static_cast<size_t>(n) * d);
         float * scores = w.scores + static_cast<size_t>(t) * kStride;
         multiply<false>(w.rows, d, 1, n, a.head_dim, w.queries, scores, columns);
@@ -149,13 +149,13 @@ HWY_INLINE void score(const QueryBlock & a, const Work & w, int32_t n_rows, size
 }
 
 /// scores become exp(s - max), `sum` their sums; out = values weighted with them.
-HWY_INLINE void add_values(const QueryBlock & a, const Work & w, int32_t n_rows, size_t columns) {
+HWY_INLINE void add_values(const QueryBlock & a, const Work & w, size_t columns) {
     const F f;
     const auto d = static_cast<size_t>(a.head_dim);
     std::fill_n(w.sum, columns, 0.0F);
     std::fill_n(w.out, d * kStride, 0.0F);
-    for (int32_t t = 0; t < n_rows; t += kTile) {
-        const int32_t n = std::min(kTile, n_rows - t);
+    for (int32_t t = 0; t < a.n_rows; t += kTile) {
+        const int32_t n = std::min(kTile, a.n_rows - t);
         float * scores = w.scores + static_cast<size_t>(t) * kStride;
         for (size_t j = 0; j < columns; j += kLanes) {
             const V max = hn::Load(f, w.max + j);
@@ -168,28 +168,31 @@ HWY_INLINE void add_values(const QueryBlock & a, const Work & w, int32_t n_rows,
             }
             hn::Store(sum, f, w.sum + j);
         }
-        to_float(a.v + static_cast<size_t>(t) * d, w.rows, static_cast<size_t>(n) * d);
-        multiply<true>(w.rows, 1, d, a.head_dim, n, scores, w.out, columns);
+        if (a.v != nullptr) {
+            to_float(a.v + static_cast<size_t>(t) * d, w.rows, static_cast<size_t>(n) * d);
+            multiply<true>(w.rows, 1, d, a.head_dim, n, scores, w.out, columns);
+        }
     }
 }
 
-/// Column sums of the normalised scores; `share` [columns] is 1 / sum, and zero for columns without a query.
-HWY_INLINE void sum_columns(const Work & w, const float * share, int32_t n_rows, size_t columns, float * sums) {
+/// sums[row] += sum over i of weight[i] score[row][i], or of its square.
+template <bool kSquare>
+HWY_INLINE void sum_columns(const Work & w, const float * weight, int32_t n_rows, size_t columns, float * sums) {
     const F f;
     for (int32_t row = 0; row < n_rows; ++row) {
         const float * s = w.scores + static_cast<size_t>(row) * kStride;
         V sum = hn::Zero(f);
         for (size_t j = 0; j < columns; j += kLanes) {
-            sum = hn::MulAdd(hn::Load(f, s + j), hn::Load(f, share + j), sum);
+            const V x = hn::Load(f, s + j);
+            sum = hn::MulAdd(kSquare ? hn::Mul(x, x) : x, hn::Load(f, weight + j), sum);
         }
-        sums[row] = hn::GetLane(hn::SumOfLanes(f, sum));
+        sums[row] += hn::GetLane(hn::SumOfLanes(f, sum));
     }
 }
 
 void attend_queries(const QueryBlock & a, float * work) {
     const auto d = static_cast<size_t>(a.head_dim), n_query = static_cast<size_t>(a.n_query);
     const size_t columns = (n_query + kColumns - 1) / kColumns * kColumns;
-    const int32_t n_rows = a.first + a.n_query;
     Work w{};
     w.queries = work;
     w.out = w.queries + d * kStride;
@@ -204,19 +207,29 @@ void attend_queries(const QueryBlock & a, float * work) {
         }
         std::fill(to + n_query, to + columns, 0.0F);
     }
-    score(a, w, n_rows, columns);
-    add_values(a, w, n_rows, columns);
-    float * share = w.max;  // the maxima are not needed any more
-    for (size_t i = 0; i < columns; ++i) {
-        share[i] = i < n_query ? 1.0F / w.sum[i] : 0.0F;
-    }
-    for (size_t i = 0; i < n_query; ++i) {
-        for (size_t e = 0; e < d; ++e) {
-            a.out[i * a.out_stride + e] = share[i] * w.out[e * kStride + i];
+    score(a, w, columns);
+    add_values(a, w, columns);
+    if (a.v != nullptr) {
+        for (size_t i = 0; i < n_query; ++i) {
+            const float share = 1.0F / w.sum[i];
+            for (size_t e = 0; e < d; ++e) {
+                a.out[i * a.out_stride + e] = share * w.out[e * kStride + i];
+            }
         }
     }
+    float * weight = w.max;  // the maxima are not needed any more; columns without a query have no weight
+    std::fill(weight + n_query, weight + columns, 0.0F);
     if (a.sums != nullptr) {
-        sum_columns(w, share, n_rows, columns, a.sums);
+        for (size_t i = 0; i < n_query; ++i) {
+            weight[i] = (a.sum_weights == nullptr ? 1.0F : a.sum_weights[i]) / w.sum[i];
+        }
+        sum_columns<false>(w, weight, a.n_rows, columns, a.sums);
+    }
+    if (a.squares != nullptr) {
+        for (size_t i = 0; i < n_query; ++i) {
+            weight[i] = (a.square_weights == nullptr ? 1.0F : a.square_weights[i]) / (w.sum[i] * w.sum[i]);
+        }
+        sum_columns<true>(w, weight, a.n_rows, columns, a.squares);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 
 #include "kvsieve/error.h"
@@ -19,31 +20,42 @@ int64_t block_columns(int64_t per_column, int64_t n) {
     return std::clamp<int64_t>(kBlockBytes / (per_column * static_cast<int64_t>(sizeof(float))), 1, n);
 }
 
-/// Adds rows of attention [n_kv, n, n_head] to the sums; one head is one thread's work, probes in order.
-struct Sums {
-    ProbeAttention * out;
-    const LayerProbes * probes;
-    int64_t first, n_probe;
+/// What the blocks of probes of one layer have in common.
+struct ProbeBlocks {
+    const DecoderConfig * config;
+    const LayerKv * kv;
+    int32_t n_probe;
+    std::vector<float> once, twice;  // [n_head][n_probe] weights of attention and of its square
+    ProbeAttention out;
+    BlockWork work;
 };
 
-void add_rows(ggml_tensor * dst, const ggml_tensor * attention, int ith, int nth, void * userdata) {
-    (void)dst;
-    const auto & sums = *static_cast<const Sums *>(userdata);
-    const int64_t n_kv = attention->ne[0];
-    for (int64_t h = ith; h < attention->ne[2]; h += nth) {
-        float * mean = sums.out->mean.data() + h * n_kv;
-        float * square = sums.out->square.data() + h * n_kv;
-        for (int64_t p = 0; p < attention->ne[1]; ++p) {
-            const auto at = static_cast<size_t>(h * sums.n_probe + sums.first + p);
-            const float weight = sums.probes->weights[at], share = sums.probes->shares[at];
-            const float once = weight * share, twice = once * share;
-            const auto * row = reinterpret_cast<const float *>(static_cast<const char *>(attention->data) +
-                                                               static_cast<size_t>(h) * attention->nb[2] +
-                                                               static_cast<size_t>(p) * attention->nb[1]);
-            for (int64_t k = 0; k < n_kv; ++k) {
-                mean[k] += once * row[k];
-                square[k] += twice * row[k] * row[k];
-            }
+/// Attention of rotated probes q [head_dim, n_probe, n_head]; one head is one thread's work, its blocks in order.
+void attend_probes(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    auto & all = *static_cast<ProbeBlocks *>(userdata);
+    const ggml_tensor * q = dst->src[0];
+    const DecoderConfig & c = *all.config;
+    const int32_t n_kv = all.kv->n_tokens();
+    for (int32_t h = ith; h < c.n_head; h += nth) {
+        const auto head = static_cast<size_t>(h);
+        for (int32_t first = 0; first < all.n_probe; first += kQueryBlock) {
+            const size_t at = head * static_cast<size_t>(all.n_probe) + static_cast<size_t>(first);
+            const auto * queries =
+                static_cast<const char *>(q->data) + head * q->nb[2] + static_cast<size_t>(first) * q->nb[1];
+            attend_block(
+                {.head_dim = c.head_dim,
+                 .n_rows = n_kv,
+                 .first = n_kv - 1,
+                 .n_query = std::min(kQueryBlock, all.n_probe - first),
+                 .k = all.kv->keys() + head / static_cast<size_t>(c.n_head / c.n_head_kv) * all.kv->head_stride(),
+                 .q = reinterpret_cast<const float *>(queries),
+                 .q_stride = q->nb[1] / sizeof(float),
+                 .scale = c.kq_scale,
+                 .sums = all.out.mean.data() + head * static_cast<size_t>(n_kv),
+                 .sum_weights = all.once.data() + at,
+                 .squares = all.out.square.data() + head * static_cast<size_t>(n_kv),
+                 .square_weights = all.twice.data() + at},
+                all.work.of(ith));
         }
     }
 }
@@ -98,40 +110,32 @@ void cholesky(std::vector<double> & g, size_t d) {
 
 ProbeAttention probe_attention(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
                                const float * factors, const LayerProbes & probes, int32_t next_position) {
-    const int64_t n_probe = probes.n, n_head = config.n_head, n_kv = kv.n_tokens();
-    ProbeAttention out;
-    out.mean.assign(static_cast<size_t>(n_head * n_kv), 0.0F);
-    out.square.assign(out.mean.size(), 0.0F);
-    const int64_t block = block_columns(n_head * n_kv, n_probe);
+    const int64_t n_probe = probes.n, n_head = config.n_head;
+    const auto n_sums = static_cast<size_t>(n_head) * static_cast<size_t>(kv.n_tokens());
+    ProbeBlocks blocks{&config, &kv, probes.n, {}, {}, {}, {}};
+    blocks.out.mean.assign(n_sums, 0.0F);
+    blocks.out.square.assign(n_sums, 0.0F);
+    std::transform(probes.weights.begin(), probes.weights.end(), probes.shares.begin(), std::back_inserter(blocks.once),
+                   std::multiplies<>());
+    std::transform(blocks.once.begin(), blocks.once.end(), probes.shares.begin(), std::back_inserter(blocks.twice),
+                   std::multiplies<>());
+    blocks.work.reserve(runner.n_threads(), config.head_dim, kv.n_tokens());
     std::vector<int32_t> positions;
-    for (int64_t first = 0; first < n_probe; first += block) {
-        const int64_t n = std::min(block, n_probe - first);
-        positions.clear();
-        for (int64_t h = 0; h < n_head; ++h) {
-            const auto offsets =
-                probes.offsets.subspan(static_cast<size_t>(h * n_probe + first), static_cast<size_t>(n));
-            std::transform(offsets.begin(), offsets.end(), std::back_inserter(positions),
-                           [&](int32_t offset) { return next_position + offset; });
-        }
-        Sums sums{&out, &probes, first, n_probe};
-        runner.run(32, [&](GraphBuilder & b) {
-            auto * stored = const_cast<std::byte *>(probes.queries) + static_cast<size_t>(first) * probes.probe_bytes;
-            ggml_tensor * q =
-                b.external(probes.type, config.head_dim, n, n_head, probes.probe_bytes, probes.head_bytes, stored);
-            q = ggml_cpy(b.ctx, q, ggml_new_tensor_3d(b.ctx, GGML_TYPE_F32, config.head_dim, n, n_head));
-            ggml_tensor * pos = b.external(GGML_TYPE_I32, n * n_head, 1, 1, positions.data());
-            ggml_tensor * f = factors == nullptr ? nullptr
-                                                 : b.external(GGML_TYPE_F32, config.rope.n_dims / 2, 1, 1,
-                                                              const_cast<float *>(factors));
-            q = rope(b, config.rope, ggml_reshape_3d(b.ctx, q, config.head_dim, 1, n * n_head), pos, f);
-            q = ggml_reshape_3d(b.ctx, q, config.head_dim, n, n_head);
-            ggml_tensor * scores = ggml_mul_mat(b.ctx, kv.key_view(b, static_cast<int32_t>(n_kv)), q);
-            ggml_prec_set_acc(scores, GGML_PREC_F32);
-            ggml_tensor * attention = ggml_soft_max_ext_inplace(b.ctx, scores, nullptr, config.kq_scale, 0.0F);
-            b.expand(ggml_map_custom1_inplace(b.ctx, attention, add_rows, GGML_N_TASKS_MAX, &sums));
-        });
-    }
-    return out;
+    std::transform(probes.offsets.begin(), probes.offsets.end(), std::back_inserter(positions),
+                   [&](int32_t offset) { return next_position + offset; });
+    runner.run(32, [&](GraphBuilder & b) {
+        ggml_tensor * q = b.external(probes.type, config.head_dim, n_probe, n_head, probes.probe_bytes,
+                                     probes.head_bytes, const_cast<std::byte *>(probes.queries));
+        q = ggml_cpy(b.ctx, q, ggml_new_tensor_3d(b.ctx, GGML_TYPE_F32, config.head_dim, n_probe, n_head));
+        ggml_tensor * pos = b.external(GGML_TYPE_I32, n_probe * n_head, 1, 1, positions.data());
+        ggml_tensor * f = factors == nullptr
+                              ? nullptr
+                              : b.external(GGML_TYPE_F32, config.rope.n_dims / 2, 1, 1, const_cast<float *>(factors));
+        q = rope(b, config.rope, ggml_reshape_3d(b.ctx, q, config.head_dim, 1, n_probe * n_head), pos, f);
+        q = ggml_reshape_3d(b.ctx, q, config.head_dim, n_probe, n_head);
+        b.expand(ggml_custom_4d(b.ctx, GGML_TYPE_F32, 1, 1, 1, 1, &q, 1, attend_probes, GGML_N_TASKS_MAX, &blocks));
+    });
+    return std::move(blocks.out);
 }
 
 OutputFactors::OutputFactors(const Decoder & decoder, int32_t n_threads)

@@ -32,8 +32,8 @@ struct ProbeAttention {
     std::vector<float> mean, square;
 };
 
-/// The probes, rotated to `next_position` and their offsets behind it, attend to all keys of the layer. Memory: blocks
-/// of at most 64 MiB. `factors` as Decoder::rope_factors() gives them.
+/// The probes, rotated to `next_position` and their offsets behind it, attend to all keys of the layer. `factors` as
+/// Decoder::rope_factors() gives them.
 [[nodiscard]] ProbeAttention probe_attention(GraphRunner & runner, const DecoderConfig & config, const LayerKv & kv,
                                              const float * factors, const LayerProbes & probes, int32_t next_position);
 

@@ -85,18 +85,19 @@ class Pool {
           safe_(safe * static_cast<double>(budget) / static_cast<double>(lists.size())),
           n_types_(quantises ? kTypes.size() : 1),
           out_(lists.size()) {
-        double most = 0;
-        for (const ByteList & list : lists) {
-            for (const Run & run : list.scores.runs) {
+        std::vector<double> largest(lists.size(), 0.0);
+        parallel_for(lists.size(), n_threads, [&](size_t i) {
+            const Values & scores = lists[i].scores;
+            for (const Run & run : scores.runs) {
                 for (size_t k = run.begin; k < run.end; ++k) {
-                    most = std::max(most, list.scores.all[k] * list.scores.all[k]);
+                    largest[i] = std::max(largest[i], scores.all[k] * scores.all[k]);
                 }
             }
-        }
-        most_ = most;
+        });
+        most_ = *std::max_element(largest.begin(), largest.end());
         histograms_.resize(lists.size(), Histogram({}, 0));
         parallel_for(lists.size(), n_threads,
-                     [&](size_t i) { histograms_[i] = Histogram(lists[i].scores, key_of(most)); });
+                     [&](size_t i) { histograms_[i] = Histogram(lists[i].scores, key_of(most_)); });
     }
 
     std::vector<ByteShare> share() {

@@ -51,6 +51,27 @@ struct Case {
           q(normal_numbers(n * d, 3, random)),
           scale(1 / std::sqrt(static_cast<float>(d))) {}
 
+    /// Softmax attention of query i on the first n_rows rows, in double precision.
+    [[nodiscard]] std::vector<double> attention(size_t i, size_t n_rows) const {
+        std::vector<double> weight(n_rows);
+        for (size_t t = 0; t < n_rows; ++t) {
+            for (size_t e = 0; e < d; ++e) {
+                weight[t] += static_cast<double>(scale) * static_cast<double>(q[i * d + e]) *
+                             static_cast<double>(k.values[t * d + e]);
+            }
+        }
+        const double max = *std::max_element(weight.begin(), weight.end());
+        double sum = 0;
+        for (double & w : weight) {
+            w = std::exp(w - max);
+            sum += w;
+        }
+        for (double & w : weight) {
+            w /= sum;
+        }
+        return weight;
+    }
+
     /// Output [count][d] of the queries from `from` on, and the column sums if wanted.
     [[nodiscard]] std::vector<float> attend(size_t from, size_t count, std::vector<float> * sums = nullptr) const {
         std::vector<float> out(count * d);
@@ -58,9 +79,10 @@ struct Case {
         const auto work =
             hwy::AllocateAligned<float>(query_block_floats(static_cast<int32_t>(d), static_cast<int32_t>(n_rows)));
         if (sums != nullptr) {
-            sums->assign(n_rows, -1.0F);
+            sums->assign(n_rows, 0.0F);
         }
         attend_block({.head_dim = static_cast<int32_t>(d),
+                      .n_rows = static_cast<int32_t>(n_rows),
                       .first = static_cast<int32_t>(first + from),
                       .n_query = static_cast<int32_t>(count),
                       .k = k.stored.data(),
@@ -81,24 +103,12 @@ void expect_reference(const Case & c) {
     const std::vector<float> out = c.attend(0, c.n, &sums);
     std::vector<double> expected_sums(sums.size());
     for (size_t i = 0; i < c.n; ++i) {
-        std::vector<double> weight(c.first + i + 1);
-        for (size_t t = 0; t < weight.size(); ++t) {
-            for (size_t e = 0; e < c.d; ++e) {
-                weight[t] += static_cast<double>(c.scale) * static_cast<double>(c.q[i * c.d + e]) *
-                             static_cast<double>(c.k.values[t * c.d + e]);
-            }
-        }
-        const double max = *std::max_element(weight.begin(), weight.end());
-        double sum = 0;
-        for (double & w : weight) {
-            w = std::exp(w - max);
-            sum += w;
-        }
+        const std::vector<double> weight = c.attention(i, c.first + i + 1);
         std::vector<double> expected(c.d);
         for (size_t t = 0; t < weight.size(); ++t) {
-            expected_sums[t] += weight[t] / sum;
+            expected_sums[t] += weight[t];
             for (size_t e = 0; e < c.d; ++e) {
-                expected[e] += weight[t] / sum * static_cast<double>(c.v.values[t * c.d + e]);
+                expected[e] += weight[t] * static_cast<double>(c.v.values[t * c.d + e]);
             }
         }
         for (size_t e = 0; e < c.d; ++e) {
@@ -135,6 +145,46 @@ TEST(PrefillKernel, AQuerysOutputIsTheSameInEveryBlock) {
             EXPECT_TRUE(
                 std::equal(alone.begin(), alone.end(), together.begin() + static_cast<std::ptrdiff_t>(from * c.d)))
                 << from << " to " << from + count;
+        }
+    });
+}
+
+/// Queries that all see all rows, without output: probes.
+TEST(PrefillKernel, WeighsColumnSumsAndTheirSquares) {
+    on_every_target(prefill_kernel_target, [] {
+        std::mt19937 random(14);
+        const Case c(96, 200, 50, random);
+        const size_t n_rows = c.first + c.n;
+        std::vector<float> once(c.n), twice(c.n), sums(n_rows, 1.0F), squares(n_rows, 2.0F);
+        std::uniform_real_distribution<float> uniform;
+        std::generate(once.begin(), once.end(), [&] { return uniform(random); });
+        std::generate(twice.begin(), twice.end(), [&] { return uniform(random); });
+        const auto work =
+            hwy::AllocateAligned<float>(query_block_floats(static_cast<int32_t>(c.d), static_cast<int32_t>(n_rows)));
+        attend_block({.head_dim = static_cast<int32_t>(c.d),
+                      .n_rows = static_cast<int32_t>(n_rows),
+                      .first = static_cast<int32_t>(n_rows) - 1,
+                      .n_query = static_cast<int32_t>(c.n),
+                      .k = c.k.stored.data(),
+                      .q = c.q.data(),
+                      .q_stride = c.d,
+                      .scale = c.scale,
+                      .sums = sums.data(),
+                      .sum_weights = once.data(),
+                      .squares = squares.data(),
+                      .square_weights = twice.data()},
+                     work.get());
+        std::vector<double> expected_sums(n_rows, 1.0), expected_squares(n_rows, 2.0);
+        for (size_t i = 0; i < c.n; ++i) {
+            const std::vector<double> a = c.attention(i, n_rows);
+            for (size_t t = 0; t < n_rows; ++t) {
+                expected_sums[t] += static_cast<double>(once[i]) * a[t];
+                expected_squares[t] += static_cast<double>(twice[i]) * a[t] * a[t];
+            }
+        }
+        for (size_t t = 0; t < n_rows; ++t) {
+            EXPECT_NEAR(static_cast<double>(sums[t]), expected_sums[t], 1e-4);
+            EXPECT_NEAR(static_cast<double>(squares[t]), expected_squares[t], 1e-4);
         }
     });
 }
