@@ -31,8 +31,8 @@ const Setup kSetups[] = {
     {"tova_heads_q8_0", "snapkv", KvType::q8_0, "tova", 200},
 };
 
-/// Logits of a prompt with an image and of forced tokens behind it.
-Logits run(const Setup & setup, int32_t n_threads, bool kernel) {
+/// Logits of a prompt with an image and of forced tokens behind it; `plan` receives what the prompt kept.
+Logits run(const Setup & setup, int32_t n_threads, bool kernel, Plan * plan = nullptr) {
     SessionOptions options;
     options.method = setup.method;
     options.method_options.keep = setup.method == "full" ? 1.0 : 0.3;
@@ -45,6 +45,9 @@ Logits run(const Setup & setup, int32_t n_threads, bool kernel) {
     const Turn turn{"What is at the bottom left?",
                     {std::filesystem::path(KVSIEVE_MODELS_DIR) / "examples" / "shapes_1.png"}};
     Logits out{copy(session.feed(turn, true))};
+    if (plan != nullptr) {
+        *plan = *session.plan();
+    }
     for (int32_t i = 0; i < kSteps; ++i) {
         const int32_t token = 10 + 7 * i % 200;
         out.push_back(copy(session.feed(std::span<const int32_t>(&token, 1))));
@@ -52,19 +55,27 @@ Logits run(const Setup & setup, int32_t n_threads, bool kernel) {
     return out;
 }
 
+bool kept_alike(const Plan & a, const Plan & b) {
+    return std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(),
+                      [](const LayerPlan & x, const LayerPlan & y) { return x.kept == y.kept; });
+}
+
 class DecodeKernel : public testing::TestWithParam<Setup> {};
 
 TEST_P(DecodeKernel, SaysWhatGgmlsOperationSays) {
-    const Logits kernel = run(GetParam(), 2, true);
-    const Logits ggml = run(GetParam(), 2, false);
+    Plan plan, reference_plan;
+    const Logits kernel = run(GetParam(), 2, true, &plan);
+    const Logits ggml = run(GetParam(), 2, false, &reference_plan);
     const double difference = max_difference(kernel, ggml);
     double mean_kl = 0;
     for (size_t i = 1; i < kernel.size(); ++i) {
         mean_kl += kl_divergence(ggml[i], kernel[i]) / kSteps;
     }
     std::cout << GetParam().name << ": max difference " << difference << ", mean KL " << mean_kl << "\n";
-    // ggml rounds the query to the rows' type, the kernel does not
-    const double bound = GetParam().type == KvType::f16 ? 0.1 : GetParam().type == KvType::q8_0 ? 0.2 : 0.5;
+    // ggml rounds the query to the rows' type, the kernel does not; scores that differ in the last places may exchange
+    // a row of the plan for another one
+    const double same_rows = GetParam().type == KvType::f16 ? 0.1 : GetParam().type == KvType::q8_0 ? 0.2 : 0.5;
+    const double bound = kept_alike(plan, reference_plan) ? same_rows : 2 * same_rows;
     EXPECT_LE(difference, bound);
     EXPECT_LT(mean_kl, 1e-3);
     for (size_t i = 0; i < kernel.size(); ++i) {
