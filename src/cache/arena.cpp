@@ -52,10 +52,6 @@ void Arena::grow(size_t bytes, std::string_view what) {
     }
     data_ = static_cast<uint8_t *>(moved);
     size_ = wanted;
-#ifdef MADV_HUGEPAGE
-    // Rows are read from one end to the other: fewer page walks, and processors fetch ahead within a page. Only advice.
-    (void)madvise(data_, size_, MADV_HUGEPAGE);
-#endif
 }
 
 void Arena::shrink(size_t bytes) noexcept {
