@@ -9,18 +9,8 @@
 #include <cstring>
 #include <type_traits>
 
-// Loops over vectors in registers: GCC keeps the arrays in registers only where it unrolls them early.
-#undef KVSIEVE_UNROLL
-#if defined(__GNUC__) && !defined(__clang__)
-#define KVSIEVE_UNROLL _Pragma("GCC unroll 16")
-#else
-#define KVSIEVE_UNROLL
-#endif
+#include "policy/highway_targets.h"
 
-// Vectors of unknown length cannot stand in arrays; such processors have NEON too.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graph/attention_kernel.cpp"  // this file, compiled once per instruction set
 #include <hwy/foreach_target.h>

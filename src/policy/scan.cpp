@@ -3,10 +3,8 @@
 
 #include <bit>
 
-// Vectors of unknown length; such processors have NEON too.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
+#include "policy/highway_targets.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "policy/scan.cpp"  // this file, compiled once per instruction set
 #include <hwy/foreach_target.h>

@@ -4,7 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // as in the kernels
+#include "policy/highway_targets.h"
+// what stands above decides what Highway offers
 #include <hwy/targets.h>
 
 namespace kvsieve {
