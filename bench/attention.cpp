@@ -22,6 +22,7 @@
 
 #include "eval/metrics.h"
 #include "graph/attention_kernel.h"
+#include "graph/lane_attention.h"
 #include "graph/ragged_attention.h"
 
 using namespace kvsieve;
@@ -147,44 +148,88 @@ class Step {
             }
         }
         n_rows_ = arguments.n_rows;
-        q_ = made_up<float>(elements(shape.n_head), 3);
-        k_ = made_up<float>(elements(shape.n_head_kv), 4);
-        v_ = made_up<float>(elements(shape.n_head_kv), 5);
+        q_ = made_up<float>(caches_.size() * elements(shape.n_head), 3);
+        k_ = made_up<float>(caches_.size() * elements(shape.n_head_kv), 4);
+        v_ = made_up<float>(caches_.size() * elements(shape.n_head_kv), 5);
     }
 
     [[nodiscard]] size_t bytes() const { return bytes_; }
     [[nodiscard]] int32_t n_layer() const { return config_.n_layer; }
 
-    /// The last layer's output for the last sequence, [H * d].
-    std::vector<float> run(bool kernel) {
+    /// The last layer's output, [n_seq][H * d]; `ms`, if not null, is the time without what puts the caches back.
+    std::vector<float> run(bool kernel, double * ms = nullptr) {
         std::vector<float> out(q_.size());
-        std::vector<std::unique_ptr<RaggedAttention>> attentions;
-        for (RaggedKvCache & cache : caches_) {
-            attentions.push_back(std::make_unique<RaggedAttention>(
-                cache, config_, 1, n_rows_, AttentionOptions{.newest = nullptr, .kernel = kernel}));
-        }
-        const size_t n_nodes = 16 * static_cast<size_t>(config_.n_layer) * caches_.size() + 16;
-        runner_.run(n_nodes, [&](GraphBuilder & b) {
-            Qkv qkv;
-            qkv.q = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head, 1, q_.data());
-            qkv.k = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head_kv, 1, k_.data());
-            qkv.v = b.external(GGML_TYPE_F32, kHeadDim, config_.n_head_kv, 1, v_.data());
-            ggml_tensor * heads = nullptr;
-            for (int32_t il = 0; il < config_.n_layer; ++il) {
-                for (const auto & attention : attentions) {
-                    heads = b.expand(attention->build(b, il, qkv));
-                }
+        const double taken = ms_of([&] {
+            if (kernel) {
+                run_kernel(out);
+            } else {
+                run_reference(out);
             }
-            b.expand(ggml_cpy(b.ctx, heads, b.external(GGML_TYPE_F32, heads->ne[0], 1, 1, out.data())));
         });
-        for (size_t i = 0; i < caches_.size(); ++i) {
-            attentions[i]->check();
-            caches_[i].truncate(n_rows_);
+        if (ms != nullptr) {
+            *ms = taken;
+        }
+        for (RaggedKvCache & cache : caches_) {
+            cache.truncate(n_rows_);
         }
         return out;
     }
 
   private:
+    /// As the engine decodes: all sequences in the same nodes.
+    void run_kernel(std::vector<float> & out) {
+        std::vector<Lane> lanes;
+        for (RaggedKvCache & cache : caches_) {
+            lanes.push_back({&cache, n_rows_, nullptr});
+        }
+        LaneAttention attention(lanes, config_);
+        runner_.run(16 * static_cast<size_t>(config_.n_layer) + 16, [&](GraphBuilder & b) {
+            ggml_tensor * heads = nullptr;
+            for (int32_t il = 0; il < config_.n_layer; ++il) {
+                heads = b.expand(attention.build(b, il, tokens(b, 0, caches_.size())));
+            }
+            b.expand(ggml_cpy(b.ctx, heads, b.external(GGML_TYPE_F32, heads->ne[0], heads->ne[1], 1, out.data())));
+        });
+        attention.check();
+    }
+
+    /// With ggml's operation, one sequence after the other.
+    void run_reference(std::vector<float> & out) {
+        std::vector<std::unique_ptr<RaggedAttention>> attentions;
+        for (RaggedKvCache & cache : caches_) {
+            attentions.push_back(std::make_unique<RaggedAttention>(
+                cache, config_, 1, n_rows_, AttentionOptions{.newest = nullptr, .kernel = false}));
+        }
+        const size_t n_nodes = 16 * static_cast<size_t>(config_.n_layer) * caches_.size() + 16;
+        runner_.run(n_nodes, [&](GraphBuilder & b) {
+            for (int32_t il = 0; il < config_.n_layer; ++il) {
+                for (size_t i = 0; i < attentions.size(); ++i) {
+                    ggml_tensor * heads = b.expand(attentions[i]->build(b, il, tokens(b, i, 1)));
+                    float * to = out.data() + i * static_cast<size_t>(heads->ne[0]);
+                    if (il + 1 == config_.n_layer) {
+                        b.expand(ggml_cpy(b.ctx, heads, b.external(GGML_TYPE_F32, heads->ne[0], 1, 1, to)));
+                    }
+                }
+            }
+        });
+        for (const auto & attention : attentions) {
+            attention->check();
+        }
+    }
+
+    /// The new tokens of the sequences from `first` on.
+    Qkv tokens(const GraphBuilder & b, size_t first, size_t n) {
+        const auto part = [&](std::vector<float> & x, int32_t n_head) {
+            return b.external(GGML_TYPE_F32, kHeadDim, n_head, static_cast<int64_t>(n),
+                              x.data() + first * elements(n_head));
+        };
+        Qkv qkv;
+        qkv.q = part(q_, config_.n_head);
+        qkv.k = part(k_, config_.n_head_kv);
+        qkv.v = part(v_, config_.n_head_kv);
+        return qkv;
+    }
+
     /// Of one token in so many heads.
     static size_t elements(int32_t n_head) { return static_cast<size_t>(n_head) * size_t{kHeadDim}; }
     static ggml_type ggml_type_of(KvType type) {
@@ -194,7 +239,7 @@ class Step {
     GraphRunner & runner_;
     DecoderConfig config_;
     std::vector<RaggedKvCache> caches_;  // [n_seq]
-    std::vector<float> q_, k_, v_;       // of every new token
+    std::vector<float> q_, k_, v_;       // of the new tokens, [n_seq][heads][d]
     size_t bytes_ = 0;
     int32_t n_rows_ = 0;
 };
@@ -214,8 +259,8 @@ void measure(const Shape & shape, const Arguments & arguments, PlainReading & re
     std::vector<double> kernel, ggml, read;
     for (int32_t i = 0; i < arguments.n_repeat; ++i) {
         read.push_back(reading.ms());
-        kernel.push_back(ms_of([&] { static_cast<void>(step.run(true)); }));
-        ggml.push_back(ms_of([&] { static_cast<void>(step.run(false)); }));
+        step.run(true, &kernel.emplace_back());
+        step.run(false, &ggml.emplace_back());
     }
     const double read_gbps = gbps(reading.bytes(), best(read));
     const double kernel_gbps = gbps(step.bytes(), best(kernel));

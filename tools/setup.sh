@@ -11,6 +11,8 @@ build_packages="build-essential:g++ cmake:cmake ninja-build:ninja ccache:ccache 
   pkg-config:pkg-config libcli11-dev:- libfmt-dev:- libgtest-dev:- libhwy-dev:- libmd-dev:- libstb-dev:- libzip-dev:-
   nlohmann-json3-dev:- zlib1g-dev:-"
 check_packages="clang-format-14:clang-format-14 clang-tidy-14:clang-tidy-14"
+# Elsewhere Chromium is no apt package, and the report's test in a browser is skipped.
+grep -qsx 'ID=debian' /etc/os-release && check_packages+=" chromium:chromium"
 
 # Prints the packages of the given list that are neither installed nor replaced by a command.
 missing_packages() {

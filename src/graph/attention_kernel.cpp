@@ -92,7 +92,8 @@ constexpr bool kFetchRows = kQ > 1 || Row::kScaled;
 template <class Row>
 constexpr size_t kAhead = Row::kScaled ? 24 : 16;
 /// One stream of addresses does not take all of the bandwidth: where there is little to compute a range's values are
-/// fetched while its keys are read, and are at hand when their turn comes.
+/// fetched while its keys are read, and are at hand when their turn comes; while they are read the next range's first
+/// keys are fetched.
 template <int kQ>
 constexpr bool kFetchValues = kQ == 1;
 
@@ -160,6 +161,7 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
     const int32_t n_block = a.head_dim / kBlock;
     const auto d = static_cast<size_t>(a.head_dim);
     constexpr size_t kWays = kQ * kR == 1 && !Row::kScaled ? std::min<size_t>(4, kPerBlock) : 1;  // hide latency
+    constexpr int32_t kBlocksOfLine = Row::kBlockBytes <= kLine / 2 ? 2 : 1;  // one fetch for so many
     V acc[kQ][kR][kWays];
     KVSIEVE_UNROLL
     for (int i = 0; i < kQ; ++i) {
@@ -173,14 +175,16 @@ HWY_INLINE void dot_rows(const AttendRange & a, const float * q, const uint8_t *
     }
     for (int32_t b = 0; b < n_block; ++b, q += kBlock, rows += Row::kBlockBytes, ahead += Row::kBlockBytes,
                  values += Row::kBlockBytes, scales += kTileRows) {
-        KVSIEVE_UNROLL
-        for (int r = 0; r < kR; ++r) {
-            const size_t row = static_cast<size_t>(r) * a.row_bytes;
-            if constexpr (kFetchRows<Row, kQ>) {
-                hwy::Prefetch(ahead + row);
-            }
-            if constexpr (kFetchValues<kQ>) {
-                hwy::Prefetch(values + row);
+        if (b % kBlocksOfLine == 0) {
+            KVSIEVE_UNROLL
+            for (int r = 0; r < kR; ++r) {
+                const size_t row = static_cast<size_t>(r) * a.row_bytes;
+                if constexpr (kFetchRows<Row, kQ>) {
+                    hwy::Prefetch(ahead + row);
+                }
+                if constexpr (kFetchValues<kQ>) {
+                    hwy::Prefetch(values + row);
+                }
             }
         }
         if constexpr (Row::kScaled && kQ <= 2) {  // scale the products' sums
@@ -307,10 +311,10 @@ void score(const AttendRange & a, const float * queries, float * scores) {
 
 /// acc[i] += sum over n rows of weights[i][r] v[r], in the kV vectors from vector kFirst of `block` on; kV are a part
 /// of a block or several whole ones. acc are `stride` floats apart; `scales` those of the rows' blocks, kTileRows
-/// apart.
+/// apart. `next`: a cache line for each row that may be fetched meanwhile.
 template <class Row, int kQ, size_t kV, size_t kFirst>
-HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights,
-                            const float * scales, float * acc, size_t stride) {
+HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, const uint8_t * next, int32_t n,
+                            const float * weights, const float * scales, float * acc, size_t stride) {
     const F f;
     constexpr size_t kPart = std::min(kV, kPerBlock);
     V sum[kQ][kV];
@@ -322,7 +326,9 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
         }
     }
     for (int32_t r = 0; r < n; ++r, block += a.row_bytes) {
-        if constexpr (kFetchRows<Row, kQ> && !kFetchValues<kQ>) {
+        if constexpr (kFetchValues<kQ>) {
+            hwy::Prefetch(next + static_cast<size_t>(r) * kLine);
+        } else if constexpr (kFetchRows<Row, kQ>) {
             for (size_t at = 0; at < kV / kPart * Row::kBlockBytes; at += kLine) {
                 hwy::Prefetch(block + kAhead<Row> * a.row_bytes + at);
             }
@@ -363,11 +369,11 @@ HWY_INLINE void add_columns(const AttendRange & a, const uint8_t * block, int32_
 }
 
 template <class Row, int kQ, size_t kV, size_t kFirst = 0>
-HWY_INLINE void add_block_parts(const AttendRange & a, const uint8_t * block, int32_t n, const float * weights,
-                                const float * scales, float * acc, size_t stride) {
-    add_columns<Row, kQ, kV, kFirst>(a, block, n, weights, scales, acc + kFirst * kLanes, stride);
+HWY_INLINE void add_block_parts(const AttendRange & a, const uint8_t * block, const uint8_t * next, int32_t n,
+                                const float * weights, const float * scales, float * acc, size_t stride) {
+    add_columns<Row, kQ, kV, kFirst>(a, block, next, n, weights, scales, acc + kFirst * kLanes, stride);
     if constexpr (kFirst + kV < kPerBlock) {
-        add_block_parts<Row, kQ, kV, kFirst + kV>(a, block, n, weights, scales, acc, stride);
+        add_block_parts<Row, kQ, kV, kFirst + kV>(a, block, next, n, weights, scales, acc, stride);
     }
 }
 
@@ -386,18 +392,19 @@ void add_values(const AttendRange & a, const float * weights, float * acc, size_
     for (int32_t t = 0; t < a.n_rows; t += step, weights += step) {
         const int32_t n = std::min(step, a.n_rows - t);
         const uint8_t * rows = a.v + static_cast<size_t>(t) * a.row_bytes;
+        const uint8_t * next = a.next != nullptr ? a.next + static_cast<size_t>(t) * kLine : rows;
         if constexpr (Row::kScaled) {
             load_scales<Row>(rows, a.row_bytes, n, n_block, kQ == 1 ? weights : nullptr, scales);
         }
         int32_t b = 0;
         for (; b + kBlocks <= n_block; b += kBlocks) {
-            add_block_parts<Row, kQ, kV>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
+            add_block_parts<Row, kQ, kV>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, next, n, weights,
                                          scales + b * kTileRows, acc + b * kBlock, stride);
         }
         if constexpr (kBlocks > 1) {
             for (; b < n_block; ++b) {
-                add_block_parts<Row, kQ, kPerBlock>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, n, weights,
-                                                    scales + b * kTileRows, acc + b * kBlock, stride);
+                add_block_parts<Row, kQ, kPerBlock>(a, rows + static_cast<size_t>(b) * Row::kBlockBytes, next, n,
+                                                    weights, scales + b * kTileRows, acc + b * kBlock, stride);
             }
         }
     }

@@ -22,8 +22,9 @@ struct AttendRange {
     const uint8_t * k = nullptr;  ///< first key row; rows lie row_bytes apart
     const uint8_t * v = nullptr;
     size_t row_bytes = 0;
-    const float * q = nullptr;  ///< [n_query][d], in the rotation of the rows
-    float scale = 1.0F;         ///< of q k^T
+    const float * q = nullptr;       ///< [n_query][d], in the rotation of the rows
+    float scale = 1.0F;              ///< of q k^T
+    const uint8_t * next = nullptr;  ///< keys that this thread will read next, or null; a hint only
 };
 
 /// What a range contributes to one query: acc [d] = sum of exp(s - max) v, not divided.

@@ -33,39 +33,56 @@ DecodeAttention::DecodeAttention(std::span<const DecodeLane> lanes, const Decode
     }
 }
 
-/// dst [partial_floats, group, ranges]; a thread that has nothing to do takes the next range, and writes what any other
-/// would have written.
-void DecodeAttention::attend(ggml_tensor * dst, int, int, void * userdata) {
+/// Range i of those before `last`, which the same thread will most likely take next.
+void DecodeAttention::attend(size_t i, size_t last, ggml_tensor * dst) const {
+    const auto rows_of = [&](const Range & r, KvRowsView (RaggedKvCache::*rows)(int32_t, int32_t) const) {
+        const Extent & extent = extents_[static_cast<size_t>(r.extent)];
+        KvRowsView view = (extent.cache->*rows)(il_, extent.head_kv);
+        view.data += static_cast<size_t>(r.first_row) * view.row_bytes;
+        return view;
+    };
+    const Range & r = ranges_[i];
+    const auto e = static_cast<size_t>(r.extent);
+    const Extent & extent = extents_[e];
+    const KvRowsView k = rows_of(r, &RaggedKvCache::k_rows);
+    // query heads stand in the order of KV heads, lanes behind each other: as the extents
+    const auto * q = static_cast<const float *>(dst->src[0]->data) +
+                     e * static_cast<size_t>(group_) * static_cast<size_t>(config_.head_dim);
+    const AttendRange range{.type = k.type,
+                            .head_dim = config_.head_dim,
+                            .n_rows = r.n_rows,
+                            .n_query = group_,
+                            .k = k.data,
+                            .v = rows_of(r, &RaggedKvCache::v_rows).data,
+                            .row_bytes = k.row_bytes,
+                            .q = q,
+                            .scale = config_.kq_scale,
+                            .next = i + 1 < last ? rows_of(ranges_[i + 1], &RaggedKvCache::k_rows).data : nullptr};
+    attend_range(range, static_cast<float *>(dst->data) + i * (dst->nb[2] / sizeof(float)),
+                 extent.weights == nullptr ? nullptr : extent.weights + r.first_row,
+                 static_cast<size_t>(extent.n_rows));
+}
+
+/// dst [partial_floats, group, ranges]; a thread that has nothing left to do goes on in the next one's share, and
+/// writes what that one would have written.
+void DecodeAttention::attend(ggml_tensor * dst, int ith, int nth, void * userdata) {
     auto & self = *static_cast<DecodeAttention *>(userdata);
-    const ggml_tensor * q = dst->src[0];
-    const auto group_floats = static_cast<size_t>(self.group_) * static_cast<size_t>(self.config_.head_dim);
-    for (size_t i = 0; (i = self.next_range_.fetch_add(1, std::memory_order_relaxed)) < self.ranges_.size();) {
-        const Range & r = self.ranges_[i];
-        const auto e = static_cast<size_t>(r.extent);
-        const Extent & extent = self.extents_[e];
-        const KvRowsView k = extent.cache->k_rows(self.il_, extent.head_kv);
-        const KvRowsView v = extent.cache->v_rows(self.il_, extent.head_kv);
-        const size_t offset = static_cast<size_t>(r.first_row) * k.row_bytes;
-        const AttendRange range{.type = k.type,
-                                .head_dim = self.config_.head_dim,
-                                .n_rows = r.n_rows,
-                                .n_query = self.group_,
-                                .k = k.data + offset,
-                                .v = v.data + offset,
-                                .row_bytes = k.row_bytes,
-                                // query heads stand in the order of KV heads, lanes behind each other: as the extents
-                                .q = static_cast<const float *>(q->data) + e * group_floats,
-                                .scale = self.config_.kq_scale};
-        attend_range(range, static_cast<float *>(dst->data) + i * (dst->nb[2] / sizeof(float)),
-                     extent.weights == nullptr ? nullptr : extent.weights + r.first_row,
-                     static_cast<size_t>(extent.n_rows));
+    const size_t n = self.ranges_.size(), n_share = std::min(self.shares_.size(), static_cast<size_t>(nth));
+    for (size_t s = 0; s < n_share; ++s) {
+        const size_t share = (static_cast<size_t>(ith) + s) % n_share;
+        const size_t first = n * share / n_share, last = n * (share + 1) / n_share;
+        for (size_t i = 0; (i = first + self.shares_[share].n_taken.fetch_add(1, std::memory_order_relaxed)) < last;) {
+            self.attend(i, last, dst);
+        }
     }
 }
 
 /// dst [head_dim, n_head, n_lane]; src[0] the partial results.
 void DecodeAttention::merge(ggml_tensor * dst, int ith, int nth, void * userdata) {
     auto & self = *static_cast<DecodeAttention *>(userdata);
-    self.next_range_.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
+    for (Share & share : self.shares_) {
+        share.n_taken.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
+    }
     const ggml_tensor * partial = dst->src[0];
     const size_t stride = partial->nb[2] / sizeof(float);
     const auto d = static_cast<size_t>(self.config_.head_dim);

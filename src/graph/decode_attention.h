@@ -4,6 +4,7 @@
 // sequence's result depends neither on threads nor on its neighbours.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -48,16 +49,21 @@ class DecodeAttention {
         int32_t first_row = 0;
         int32_t n_rows = 0;
     };
+    /// Consecutive ranges, those that a thread begins with: it reads memory in the order in which it lies.
+    struct alignas(64) Share {
+        std::atomic<size_t> n_taken = 0;
+    };
     static void attend(ggml_tensor * dst, int ith, int nth, void * userdata);
+    void attend(size_t i, size_t last, ggml_tensor * dst) const;
     static void merge(ggml_tensor * dst, int ith, int nth, void * userdata);
 
     const DecoderConfig & config_;
     int32_t il_;
     int32_t n_lane_;
-    int32_t group_;                       // query heads of a KV head
-    std::vector<Extent> extents_;         // [n_lane][n_head_kv]
-    std::vector<Range> ranges_;           // by extent, then by row
-    std::atomic<size_t> next_range_ = 0;  // that no thread has taken
+    int32_t group_;                 // query heads of a KV head
+    std::vector<Extent> extents_;   // [n_lane][n_head_kv]
+    std::vector<Range> ranges_;     // by extent, then by row
+    std::array<Share, 32> shares_;  // of threads; where there are more of them, several begin in one
 };
 
 }  // namespace kvsieve
