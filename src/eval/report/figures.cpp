@@ -127,13 +127,14 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
     for (const double share : board.shares) {
         head.push_back(short_number(100 * share) + "%");
     }
-    const double sign = lower_is_better(metric) ? 1 : -1;
+    // what a perplexity loses spans magnitudes
+    const auto loss_of = [&](double value) { return lower_is_better(metric) ? std::log(value) : -value; };
     std::vector<double> best(board.shares.size(), INFINITY), worst(board.shares.size(), -INFINITY);
     for (const auto & line : board.lines) {
         for (size_t i = 0; i < line.at.size() && line.key.method != kOracle; ++i) {
             if (line.at[i]) {
-                best[i] = std::min(best[i], sign * line.at[i]->estimate.value);
-                worst[i] = std::max(worst[i], sign * line.at[i]->estimate.value);
+                best[i] = std::min(best[i], loss_of(line.at[i]->estimate.value));
+                worst[i] = std::max(worst[i], loss_of(line.at[i]->estimate.value));
             }
         }
     }
@@ -149,7 +150,7 @@ std::string leaderboard_table(const Leaderboard & board, const std::string & met
                 continue;
             }
             const Estimate & estimate = line.at[i]->estimate;
-            const double loss = sign * estimate.value;
+            const double loss = loss_of(estimate.value);
             // a bar from 8% (the worst of the column) to 100% (the best)
             const double width = worst[i] > best[i] ? 8 + 92 * (worst[i] - loss) / (worst[i] - best[i]) : 100;
             const bool is_best = ranked && loss <= best[i];
