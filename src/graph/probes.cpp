@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <iterator>
+#include <utility>
 
 #include "kvsieve/error.h"
 #include "policy/parallel.h"
@@ -84,7 +85,23 @@ void add_norms(ggml_tensor * dst, const ggml_tensor * x, int ith, int nth, void 
     }
 }
 
-/// The upper factor F = L^T of a symmetric matrix G = L L^T in place, rows of F one after the other; a direction
+constexpr int64_t kGramRows = 8;  // that are added together
+using GramRows = std::make_index_sequence<kGramRows>;
+
+/// gram [d][d] += R^T R of kGramRows rows R, `stride` floats apart; the upper half only.
+template <size_t... r>
+void add_products(std::index_sequence<r...> /*rows*/, const float * rows, size_t stride, size_t d, float * gram) {
+    const float * const row[] = {rows + r * stride...};
+    for (size_t i = 0; i < d; ++i) {
+        const float x[] = {row[r][i]...};
+        float * const to = gram + i * d;
+        for (size_t j = i; j < d; ++j) {
+            to[j] += (... + (x[r] * row[r][j]));
+        }
+    }
+}
+
+/// The upper factor F = L^T of a symmetric matrix G = L L^T, of which the upper half is read, in place; a direction
 /// without any size gets zeros.
 void cholesky(std::vector<double> & g, size_t d) {
     double most = 0;
@@ -145,23 +162,22 @@ OutputFactors::OutputFactors(const Decoder & decoder, int32_t n_threads)
     parallel_for(factors_.size(), n_threads, [&](size_t il) {
         const ggml_tensor * w = decoder.output_projection(static_cast<int32_t>(il));
         const auto to_float = ggml_get_type_traits(w->type)->to_float;
-        std::vector<float> row(n_head * d), gram(n_head * d * d, 0.0F);
-        for (int64_t e = 0; e < w->ne[1]; ++e) {
-            const auto * stored = static_cast<const char *>(w->data) + static_cast<size_t>(e) * w->nb[1];
-            if (w->type == GGML_TYPE_F32) {
-                std::copy_n(reinterpret_cast<const float *>(stored), row.size(), row.begin());
-            } else {
-                to_float(stored, row.data(), static_cast<int64_t>(row.size()));
-            }
-            for (size_t h = 0; h < n_head; ++h) {
-                const float * x = row.data() + h * d;
-                for (size_t i = 0; i < d; ++i) {
-                    float * to = gram.data() + (h * d + i) * d;
-                    const float xi = x[i];
-                    for (size_t j = 0; j < d; ++j) {
-                        to[j] += xi * x[j];
-                    }
+        const size_t width = n_head * d;
+        std::vector<float> rows(kGramRows * width), gram(n_head * d * d, 0.0F);
+        for (int64_t first = 0; first < w->ne[1]; first += kGramRows) {
+            const auto n = std::min<int64_t>(kGramRows, w->ne[1] - first);
+            for (int64_t e = 0; e < n; ++e) {
+                const auto * stored = static_cast<const char *>(w->data) + static_cast<size_t>(first + e) * w->nb[1];
+                float * row = rows.data() + static_cast<size_t>(e) * width;
+                if (w->type == GGML_TYPE_F32) {
+                    std::copy_n(reinterpret_cast<const float *>(stored), width, row);
+                } else {
+                    to_float(stored, row, static_cast<int64_t>(width));
                 }
+            }
+            std::fill(rows.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(n) * width), rows.end(), 0.0F);
+            for (size_t h = 0; h < n_head; ++h) {
+                add_products(GramRows(), rows.data() + h * d, width, d, gram.data() + h * d * d);
             }
         }
         std::vector<double> one;

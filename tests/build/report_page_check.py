@@ -26,9 +26,9 @@ def load(page, width, more=""):
     probed = page.with_name(f"page_{width}.html")
     probed.write_text(page.read_text().replace("</body>", PROBE.format(width=width, more=more) + "</body>"))
     result = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-         f"--user-data-dir={page.parent / 'browser'}", f"--window-size={width},2000", "--virtual-time-budget=2000",
-         "--dump-dom", str(probed)], capture_output=True, text=True, timeout=120)
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+         "--enable-logging=stderr", f"--user-data-dir={page.parent / 'browser'}", f"--window-size={width},2000",
+         "--virtual-time-budget=2000", "--dump-dom", str(probed)], capture_output=True, text=True, timeout=120)
     messages = re.findall(r"CONSOLE[^\n]*", result.stderr)
     found = re.search(r"<title>width (\d+) of", result.stdout)
     return messages, int(found[1]) if found else None

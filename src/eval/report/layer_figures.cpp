@@ -25,7 +25,7 @@ std::string layer_colour(size_t il, size_t n_layer) {
 }
 
 std::string heat_map(const std::vector<const ReportRow *> & rows, double share) {
-    constexpr double kRow = 22, kTop = 40, kCharacter = 6.6;
+    constexpr double kRow = 22, kTop = 40, kCharacter = 7.8;  // of a telephone
     double label = 0;
     for (const ReportRow * const row : rows) {
         label = std::max(label, 10 + kCharacter * static_cast<double>(method_label(row->key).size()));
