@@ -121,8 +121,9 @@ void record_probes(const ProfileArgs & args) {
     probes.data_sha256 = samples.sha256();
     write_probes(args.output, probes);
     samples.progress().hide();
-    fmt::print(stderr, "{}: {} answers, {} tokens, {} probes for each of {} layers x {} heads\n", args.output,
-               probes.n_samples, recorder.n_rows(), probes.n_probe, probes.n_layer, probes.n_head);
+    fmt::print(stderr, "{}: {} answers, {} tokens, {} probes for each of {} layers x {} heads{}\n", args.output,
+               probes.n_samples, recorder.n_rows(), probes.n_probe, probes.n_layer, probes.n_head,
+               note_on_rows(probes.n_rows));
 }
 
 /// The mean of a method's budgets per layer.

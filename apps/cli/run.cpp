@@ -132,8 +132,8 @@ void learn(const std::shared_ptr<const Model> & model, const SessionOptions & op
     const ProbeData probes = recorder.probes(std::max(model->info().n_probe, kDefaultProbes), run.model.threads());
     write_probes(run.learn, probes);
     progress.hide();
-    fmt::print(stderr, "{}: {} probes that stand for {} tokens of {} answers\n", run.learn, probes.n_probe,
-               probes.n_rows, probes.n_samples);
+    fmt::print(stderr, "{}: {} probes that stand for {} tokens of {} answers{}\n", run.learn, probes.n_probe,
+               probes.n_rows, probes.n_samples, note_on_rows(probes.n_rows));
 }
 
 void run(const RunOptions & options) {

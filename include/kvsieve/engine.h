@@ -47,7 +47,8 @@ struct ModelInfo {
     uint64_t weight_bytes = 0;  ///< of the language model's tensors
     uint64_t packed_bytes = 0;  ///< of the copies of matrices in the processor's layout
     bool has_vision = false;
-    int32_t n_probe = 0;  ///< probe queries per layer and head; 0 = the model came without any
+    int32_t n_probe = 0;       ///< probe queries per layer and head; 0 = the model came without any
+    bool uses_probes = false;  ///< false too where they stand for so few answer tokens that sieve does without them
 };
 
 /// The model pair that comes with kvsieve: `KVSIEVE_MODELS`, else share/kvsieve/models beside the program, else

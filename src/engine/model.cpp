@@ -101,12 +101,13 @@ Model::Impl::Impl(const ModelOptions & options)
         probes = std::make_unique<ProbeFile>(*options.probes, decoder->config(), info.fingerprint);
         info.probes_fingerprint = probes->fingerprint();
         info.n_probe = probes->n_probe();
+        info.uses_probes = probes->n_rows() >= kMinProbeRows;
     }
 }
 
 ProbeSource Model::Impl::probe_source() const {
     std::call_once(factors_made_, [&] { factors_ = std::make_unique<OutputFactors>(*decoder, n_threads); });
-    return {probes ? probes->layers() : std::span<const LayerProbes>(), factors_.get()};
+    return {info.uses_probes ? probes->layers() : std::span<const LayerProbes>(), factors_.get()};
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -20,6 +20,12 @@
 
 namespace kvsieve {
 
+std::string note_on_rows(uint32_t n_rows) {
+    return n_rows >= kMinProbeRows ? ""
+                                   : "; fewer than " + std::to_string(kMinProbeRows) +
+                                         " tokens: until there are more, sieve uses the prompt's own queries";
+}
+
 void write_probes(const std::filesystem::path & path, const ProbeData & data) {
     const auto n_list = static_cast<size_t>(data.n_head) * static_cast<size_t>(data.n_probe);
     const auto d = static_cast<size_t>(data.head_dim);

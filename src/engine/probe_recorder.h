@@ -35,6 +35,9 @@ struct ProbeData {
     [[nodiscard]] std::vector<LayerProbes> layers() const;
 };
 
+/// What there is to say of probes that stand for so few recorded queries that they are not used; "" of enough.
+[[nodiscard]] std::string note_on_rows(uint32_t n_rows);
+
 /// Writes a GGUF file that Model::load() takes as ModelOptions::probes, whole or not at all. Throws Error{io}.
 void write_probes(const std::filesystem::path & path, const ProbeData & data);
 

@@ -83,6 +83,10 @@ struct ProbeSource {
     const OutputFactors * factors = nullptr;
 };
 
+/// Probes that stand for fewer recorded queries are not used, as if the model had none: answers of so few tokens say
+/// less than the prompt's own queries.
+inline constexpr uint32_t kMinProbeRows = 12;
+
 /// Where a model has no probes, at most so many of the prompt's last queries take their place.
 inline constexpr int32_t kOwnProbes = 256;
 

@@ -41,6 +41,20 @@ struct Recorded {
     }
 };
 
+/// What a method keeps of a prompt, [L * G].
+std::vector<std::vector<int32_t>> plan_of(const std::shared_ptr<const Model> & model, const char * method) {
+    SessionOptions options;
+    options.method = method;
+    options.method_options.keep = 0.3;
+    Session session(model, options);
+    session.feed(random_tokens(200, 3));
+    std::vector<std::vector<int32_t>> kept;
+    for (const LayerPlan & layer : session.plan()->layers) {
+        kept.insert(kept.end(), layer.kept.begin(), layer.kept.end());
+    }
+    return kept;
+}
+
 TEST(ProbeFile, HoldsSharesOfAllThatWasRecorded) {
     const Recorded recorded;
     const ProbeData & data = recorded.data;
@@ -68,18 +82,6 @@ TEST(ProbeFile, HoldsSharesOfAllThatWasRecorded) {
 TEST(ProbeFile, ChangesWhatSieveKeepsAndNothingElse) {
     const Recorded recorded;
     const auto with = Model::load(recorded.with_probes());
-    const auto plan_of = [](const std::shared_ptr<const Model> & model, const char * method) {
-        SessionOptions options;
-        options.method = method;
-        options.method_options.keep = 0.3;
-        Session session(model, options);
-        session.feed(random_tokens(200, 3));
-        std::vector<std::vector<int32_t>> kept;
-        for (const LayerPlan & layer : session.plan()->layers) {
-            kept.insert(kept.end(), layer.kept.begin(), layer.kept.end());
-        }
-        return kept;
-    };
     EXPECT_NE(plan_of(with, "sieve"), plan_of(recorded.model, "sieve"));
     EXPECT_EQ(plan_of(with, "sieve"), plan_of(with, "sieve"));
     EXPECT_EQ(plan_of(with, "snapkv"), plan_of(recorded.model, "snapkv"));
@@ -110,6 +112,24 @@ TEST(ProbeFile, OfAnotherModelOrCutIsRefused) {
         options.probes = cut.path();
         EXPECT_THROW((void)Model::load(options), Error) << share;
     }
+}
+
+TEST(ProbeFile, OfFewTokensIsAsGoodAsNone) {
+    const Recorded recorded;
+    const auto plan_with = [&](int32_t n_rows) {
+        ProbeRecorder recorder(recorded.model, {}, 100);
+        EXPECT_EQ(recorder.add_answer(random_tokens(30, 7), random_tokens(n_rows, 8)), n_rows);
+        const ProbeData data = recorder.probes(1000, 1);
+        EXPECT_EQ(note_on_rows(data.n_rows).empty(), n_rows >= 12);
+        write_probes(recorded.probe_file.path(), data);
+        const auto model = Model::load(recorded.with_probes());
+        EXPECT_EQ(model->info().n_probe, n_rows);
+        EXPECT_EQ(model->info().uses_probes, n_rows >= 12);
+        return plan_of(model, "sieve");
+    };
+    const auto without = plan_of(recorded.model, "sieve");
+    EXPECT_EQ(plan_with(11), without);
+    EXPECT_NE(plan_with(12), without);
 }
 
 TEST(SessionProbes, TakeThePlaceOfTheModelsInASessionAndInASharedPrefill) {
