@@ -5,8 +5,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <variant>
@@ -55,10 +61,9 @@ class Calibration {
         progress_.update("loading", -1.0);
     }
 
-    /// Calls `with_turn(Turn)` or `with_tokens(span)` for each.
-    void for_each(const char * what, const auto & with_turn, const auto & with_tokens) {
-        size_t n_done = 0;
-        for (const size_t i : chosen_) {
+    /// Calls `with_turn(Turn)` or `with_tokens(span)` for each but the first n_done.
+    void for_each(const char * what, const auto & with_turn, const auto & with_tokens, size_t n_done = 0) {
+        for (const size_t i : std::span(chosen_).subspan(std::min(n_done, chosen_.size()))) {
             progress_.update(what, static_cast<double>(n_done++) / static_cast<double>(chosen_.size()));
             const Sample & sample = data_.samples[i];
             const Question & first = sample.turns[0];
@@ -81,6 +86,76 @@ class Calibration {
     std::vector<size_t> chosen_;
     Progress progress_{TerminalStyle::of_stderr()};
 };
+
+/// What was recorded of the samples that are done, beside the output while a run lasts: a line that says what of, then
+/// for each sample the number of its bytes and these. A run that was stopped goes on from it.
+class PartFile {
+  public:
+    PartFile(const std::string & output, const std::string & key) : path_(output + ".part") {
+        std::string all;
+        if (fs::exists(path_)) {
+            std::ifstream file(path_, std::ios::binary);
+            all.assign(std::istreambuf_iterator<char>(file), {});
+        }
+        const std::string head = key + "\n";
+        if (!all.empty() && !all.starts_with(head)) {
+            refuse(path_ + " is of a run with another model, other data or other options; remove it or name another " +
+                   "output");
+        }
+        size_t whole = all.empty() ? 0 : head.size();
+        for (uint64_t n = 0; whole > 0 && all.size() - whole >= sizeof n; whole += sizeof n + n) {
+            std::memcpy(&n, all.data() + whole, sizeof n);
+            if (n > all.size() - whole - sizeof n) {
+                break;  // the machine stopped while it was written
+            }
+            samples_.push_back(all.substr(whole + sizeof n, n));
+        }
+        if (whole > 0) {
+            fs::resize_file(path_, whole);
+        }
+        out_.open(path_, std::ios::binary | std::ios::app);
+        if (whole == 0) {
+            write(head);
+        }
+    }
+    [[nodiscard]] const std::vector<std::string> & samples() const { return samples_; }
+
+    void add(const std::string & bytes) {
+        const uint64_t n = bytes.size();
+        write(std::string(reinterpret_cast<const char *>(&n), sizeof n) + bytes);
+    }
+    void remove() {
+        out_.close();
+        fs::remove(path_);
+    }
+
+  private:
+    void write(const std::string & bytes) {
+        if (!(out_ << bytes) || !out_.flush()) {
+            throw Error(ErrorCode::io, path_ + " cannot be written");
+        }
+    }
+
+    std::string path_;
+    std::vector<std::string> samples_;
+    std::ofstream out_;
+};
+
+/// What the recorded queries depend on.
+std::string key_of(const ProfileArgs & args, const ModelInfo & info, const std::string & data_sha256) {
+    const nlohmann::ordered_json key = {{"kvsieve_probes_part", 1},
+                                        {"model", info.fingerprint},
+                                        {"vision", info.vision_fingerprint},
+                                        {"data_sha256", data_sha256},
+                                        {"limit", args.limit},
+                                        {"shard", args.shard},
+                                        {"n_predict", args.n_predict},
+                                        {"max_rows", args.max_rows},
+                                        {"system", args.system},
+                                        {"n_ctx", args.model.n_ctx},
+                                        {"chat_template", args.model.chat_template}};
+    return key.dump();
+}
 
 /// f_l / T of a plan.
 std::vector<double> forgotten(const Plan & plan, const PromptShape & prompt) {
@@ -113,13 +188,26 @@ void record_probes(const ProfileArgs & args) {
     const Callbacks callbacks = until_interrupted();
     const InterruptGuard interrupts;
     const GenerateOptions generate{.n_predict = args.n_predict, .stop = {}, .sampling = {}};
-    samples.for_each(
-        "answers", [&](const Turn & turn) { recorder.add(turn, generate, callbacks); },
-        [&](std::span<const int32_t> tokens) { recorder.add(tokens, generate, callbacks); });
+    PartFile part(args.output, key_of(args, model->info(), samples.sha256()));
+    for (const std::string & bytes : part.samples()) {
+        if (!recorder.restore(bytes)) {
+            refuse(args.output + ".part is damaged; remove it");
+        }
+    }
+    if (!part.samples().empty()) {
+        samples.progress().hide();
+        fmt::print(stderr, "{} of {} answers were there\n", part.samples().size(), samples.size());
+    }
+    const auto record = [&](const auto & prompt) {
+        recorder.add(prompt, generate, callbacks);
+        part.add(recorder.latest());
+    };
+    samples.for_each("answers", record, record, part.samples().size());
     samples.progress().update("clusters", -1.0);
     ProbeData probes = recorder.probes(args.n_probe, args.model.threads());
     probes.data_sha256 = samples.sha256();
     write_probes(args.output, probes);
+    part.remove();
     samples.progress().hide();
     fmt::print(stderr, "{}: {} answers, {} tokens, {} probes for each of {} layers x {} heads{}\n", args.output,
                probes.n_samples, recorder.n_rows(), probes.n_probe, probes.n_layer, probes.n_head,

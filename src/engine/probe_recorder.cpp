@@ -139,6 +139,7 @@ ProbeRecorder::ProbeRecorder(std::shared_ptr<const Model> model, const SessionOp
 template <typename PromptOf>
 int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_t> tokens,
                               const Callbacks & callbacks) {
+    latest_ = offsets_.size();
     if (tokens.empty()) {
         return 0;
     }
@@ -164,6 +165,48 @@ int32_t ProbeRecorder::record(const PromptOf & prompt_of, std::span<const int32_
     offsets_.insert(offsets_.end(), recorder->tokens().begin(), recorder->tokens().end());
     ++n_samples_;
     return static_cast<int32_t>(recorder->tokens().size());
+}
+
+std::string ProbeRecorder::latest() const {
+    const ModelInfo & info = model_->info();
+    const size_t n = offsets_.size() - latest_, n_head = static_cast<size_t>(info.n_head);
+    std::string bytes;
+    const auto put = [&](const auto & all, size_t per_row) {
+        bytes.append(reinterpret_cast<const char *>(all.data() + latest_ * per_row), n * per_row * sizeof(all[0]));
+    };
+    put(offsets_, 1);
+    for (size_t il = 0; il < queries_.size(); ++il) {
+        put(queries_[il], n_head * static_cast<size_t>(info.head_dim));
+        put(shares_[il], n_head);
+    }
+    return bytes;
+}
+
+bool ProbeRecorder::restore(std::string_view bytes) {
+    const ModelInfo & info = model_->info();
+    const size_t n_head = static_cast<size_t>(info.n_head), d = static_cast<size_t>(info.head_dim);
+    const size_t of_layer = n_head * (d * sizeof(ggml_fp16_t) + sizeof(float));
+    const size_t of_row = sizeof(int32_t) + static_cast<size_t>(info.n_layer) * of_layer;
+    if (bytes.size() % of_row != 0) {
+        return false;
+    }
+    const size_t n = bytes.size() / of_row;
+    const auto take = [&](auto & all, size_t per_row) {
+        const size_t before = all.size(), n_bytes = n * per_row * sizeof(all[0]);
+        all.resize(before + n * per_row);
+        if (n > 0) {
+            std::memcpy(all.data() + before, bytes.data(), n_bytes);
+        }
+        bytes.remove_prefix(n_bytes);
+    };
+    latest_ = offsets_.size();
+    take(offsets_, 1);
+    for (size_t il = 0; il < queries_.size(); ++il) {
+        take(queries_[il], n_head * d);
+        take(shares_[il], n_head);
+    }
+    n_samples_ += n > 0 ? 1 : 0;
+    return true;
 }
 
 void ProbeRecorder::start_from_model() {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kvsieve/engine.h"
@@ -64,6 +65,11 @@ class ProbeRecorder {
     int32_t add_answer(std::span<const int32_t> prompt, std::span<const int32_t> answer,
                        const Callbacks & callbacks = {});
 
+    /// What the latest add() recorded, as bytes for restore(). They hold on machines of the same byte order.
+    [[nodiscard]] std::string latest() const;
+    /// Adds what latest() of a recorder of the same model gave. False, with nothing added, if the bytes are no such.
+    [[nodiscard]] bool restore(std::string_view bytes);
+
     /// Queries recorded here; those that the model's probes stand for are not among them.
     [[nodiscard]] int64_t n_rows() const { return static_cast<int64_t>(offsets_.size()); }
     /// At most `n_probe` probes for every layer and head: the recorded queries and the probes from which this began are
@@ -82,6 +88,7 @@ class ProbeRecorder {
     int32_t max_rows_;
     const ProbeFile * base_ = nullptr;  // of the model
     int32_t n_samples_ = 0;
+    size_t latest_ = 0;                              // first row of the latest sample
     std::vector<int32_t> offsets_;                   // [n_rows]
     std::vector<std::vector<ggml_fp16_t>> queries_;  // [n_layer][n_rows][n_head][head_dim]
     std::vector<std::vector<float>> shares_;         // [n_layer][n_rows][n_head]

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // kvsieve observe and profile, and the options that cap the cache: files that the other commands take back, and one
 // sentence for everything wrong.
+#include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "kvsieve/policy.h"
 #include "program.h"
@@ -131,6 +134,38 @@ TEST(Profile, TakesTheSamplesThatWereChosen) {
     EXPECT_NE(of_text, of_tokens);
     EXPECT_EQ(made_of(text + tokens, {"--shard", "2/2"}), of_tokens);
     EXPECT_EQ(made_of(tokens + text + text, {"--limit", "1"}), of_tokens);
+}
+
+TEST(Profile, ProbesGoOnAfterAKill) {
+    const TempFolder folder;
+    const std::string data = (folder / "calib.jsonl").string();
+    std::string lines;
+    for (int i = 0; i < 30; ++i) {
+        lines += "{\"prompt_tokens\": [" + std::to_string(20 + i) + ", 8, 7, 9, 8, 7, 6, 5, 4, 3, 12, 13, 14, 15]}\n";
+    }
+    write_file(data, lines);
+    const auto args = [&](const std::string & file, const Args & more = {}) {
+        return with({"profile", "--method", "sieve", "--data", data, "-n", "8", "-o", (folder / file).string()}, more);
+    };
+    ASSERT_EQ(run_program(args("whole.gguf")).exit_code, 0);
+    EXPECT_FALSE(fs::exists(folder / "whole.gguf.part"));
+    const fs::path part = folder / "killed.gguf.part";
+    {
+        const Program program(args("killed.gguf"));
+        while (!fs::exists(part) || fs::file_size(part) < 5000) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        program.kill(SIGKILL);
+        static_cast<void>(program.wait());
+    }
+    ASSERT_TRUE(fs::exists(part)) << "it was done before it was killed";
+    fs::resize_file(part, fs::file_size(part) - 3);
+    expect_refused(run_program(args("killed.gguf", {"--max-rows", "3"})), {"killed.gguf.part", "other options"});
+    const Finished resumed = run_program(args("killed.gguf"));
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+    EXPECT_NE(resumed.err.find("of 30 answers were there"), std::string::npos) << resumed.err;
+    EXPECT_EQ(read_file(folder / "killed.gguf"), read_file(folder / "whole.gguf"));
+    EXPECT_FALSE(fs::exists(part));
 }
 
 TEST(Profile, RefusesWithASentence) {

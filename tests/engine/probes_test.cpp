@@ -160,6 +160,25 @@ TEST(SessionProbes, TakeThePlaceOfTheModelsInASessionAndInASharedPrefill) {
     expect_error(ErrorCode::bad_input, "fingerprint another", [&] { Session(model, options); });
 }
 
+TEST(ProbeRecorder, RestoresWhatAnotherRecorded) {
+    const Recorded recorded;
+    ProbeRecorder whole(recorded.model, {}, 10), second(recorded.model, {}, 10);
+    for (const uint32_t seed : {1U, 2U, 3U}) {
+        whole.add(random_tokens(50, seed), kShort);
+        EXPECT_TRUE(second.restore(whole.latest()));
+    }
+    whole.add_answer(random_tokens(50, 4), {});
+    EXPECT_EQ(whole.latest(), "") << "no token, nothing recorded";
+    EXPECT_TRUE(second.restore(whole.latest()));
+    EXPECT_FALSE(second.restore("x"));
+    const ProbeData expected = whole.probes(8, 1), restored = second.probes(8, 1);
+    EXPECT_EQ(restored.n_samples, expected.n_samples);
+    EXPECT_EQ(restored.n_rows, expected.n_rows);
+    EXPECT_EQ(restored.queries, expected.queries);
+    EXPECT_EQ(restored.shares, expected.shares);
+    EXPECT_EQ(restored.offsets, expected.offsets);
+}
+
 TEST(ProbeRecorder, GoesOnFromTheModelsOwnProbes) {
     const Recorded recorded(1000);  // every query its own probe
     const auto grown_by = [&](const std::shared_ptr<const Model> & model, int32_t n_probe) {
