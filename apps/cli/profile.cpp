@@ -98,11 +98,11 @@ class PartFile {
             all.assign(std::istreambuf_iterator<char>(file), {});
         }
         const std::string head = key + "\n";
-        if (!all.empty() && !all.starts_with(head)) {
+        if (!all.starts_with(head) && !head.starts_with(all)) {
             refuse(path_ + " is of a run with another model, other data or other options; remove it or name another " +
                    "output");
         }
-        size_t whole = all.empty() ? 0 : head.size();
+        size_t whole = all.starts_with(head) ? head.size() : 0;
         for (uint64_t n = 0; whole > 0 && all.size() - whole >= sizeof n; whole += sizeof n + n) {
             std::memcpy(&n, all.data() + whole, sizeof n);
             if (n > all.size() - whole - sizeof n) {
@@ -110,7 +110,7 @@ class PartFile {
             }
             samples_.push_back(all.substr(whole + sizeof n, n));
         }
-        if (whole > 0) {
+        if (!all.empty()) {
             fs::resize_file(path_, whole);
         }
         out_.open(path_, std::ios::binary | std::ios::app);

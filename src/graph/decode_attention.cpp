@@ -80,8 +80,8 @@ void DecodeAttention::attend(ggml_tensor * dst, int ith, int nth, void * userdat
 /// dst [head_dim, n_head, n_lane]; src[0] the partial results.
 void DecodeAttention::merge(ggml_tensor * dst, int ith, int nth, void * userdata) {
     auto & self = *static_cast<DecodeAttention *>(userdata);
-    for (Share & share : self.shares_) {
-        share.n_taken.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
+    for (size_t share = static_cast<size_t>(ith); share < self.shares_.size(); share += static_cast<size_t>(nth)) {
+        self.shares_[share].n_taken.store(0, std::memory_order_relaxed);  // nodes are separated by a barrier
     }
     const ggml_tensor * partial = dst->src[0];
     const size_t stride = partial->nb[2] / sizeof(float);
