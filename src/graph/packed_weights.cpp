@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "graph/packed_weights.h"
 
-#include <ggml-backend.h>
 #include <ggml-cpu.h>
-
-#include <vector>
 
 #include "kvsieve/error.h"
 #include "policy/parallel.h"
@@ -20,19 +17,6 @@ ggml_context_ptr descriptions(size_t n_tensors) {
     return ctx;
 }
 
-/// Layouts of this processor, the preferred one first.
-std::vector<ggml_backend_buffer_type_t> layouts() {
-    std::vector<ggml_backend_buffer_type_t> all;
-    ggml_backend_dev_t cpu = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
-    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
-    for (ggml_backend_buffer_type_t * type = list == nullptr ? nullptr : list(cpu); type != nullptr && *type != nullptr;
-         ++type) {
-        all.push_back(*type);
-    }
-    return all;
-}
-
 /// Can a matrix of this type and shape be multiplied in the layout?
 bool multiplies(ggml_backend_buffer_type_t layout, const GgufTensor & matrix) {
     const ggml_context_ptr ctx = descriptions(3);
@@ -46,6 +30,18 @@ bool multiplies(ggml_backend_buffer_type_t layout, const GgufTensor & matrix) {
 
 }  // namespace
 
+std::vector<ggml_backend_buffer_type_t> weight_layouts() {
+    std::vector<ggml_backend_buffer_type_t> all;
+    ggml_backend_dev_t cpu = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
+    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
+    for (ggml_backend_buffer_type_t * type = list == nullptr ? nullptr : list(cpu); type != nullptr && *type != nullptr;
+         ++type) {
+        all.push_back(*type);
+    }
+    return all;
+}
+
 PackedWeights::PackedWeights(const GgufFile & file, const std::set<std::string> & names, int32_t n_threads)
     : ctx_(descriptions(names.size() + 1)) {
     struct Job {
@@ -53,7 +49,7 @@ PackedWeights::PackedWeights(const GgufFile & file, const std::set<std::string> 
         ggml_tensor * to;
     };
     std::vector<Job> jobs;
-    const std::vector<ggml_backend_buffer_type_t> known = layouts();
+    const std::vector<ggml_backend_buffer_type_t> known = weight_layouts();
     for (const std::string & name : names) {
         const GgufTensor * matrix = file.find(name);
         if (matrix == nullptr || matrix->ne[2] != 1 || matrix->ne[3] != 1) {

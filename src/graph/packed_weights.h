@@ -2,6 +2,7 @@
 // Weight matrices in the layout that the processor's matrix multiplication is fastest with.
 #pragma once
 
+#include <ggml-backend.h>
 #include <ggml-cpp.h>
 #include <ggml.h>
 
@@ -10,10 +11,14 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gguf/gguf_file.h"
 
 namespace kvsieve {
+
+/// ggml's layouts for matrices on this processor, the preferred one first; they live as long as the program.
+[[nodiscard]] std::vector<ggml_backend_buffer_type_t> weight_layouts();
 
 /// Copies of the matrices of a file that one of ggml's extra buffer types takes ("repacked" blocks); other matrices
 /// stay in the file's mapping. Immutable after construction; any number of threads may use it.

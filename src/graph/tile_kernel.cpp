@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: MIT
+// A tile's numbers are unpacked once, in registers, to bytes from 0 on, and multiplied with every row by the
+// instruction for unsigned times signed bytes; what the bytes are too large by comes off through the sums of the rows'
+// own bytes. Everything inside a block is whole numbers; the float sum over the blocks goes in their order.
+#include "graph/tile_kernel.h"
+
+#include <array>
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+
+#include "policy/highway_targets.h"
+// what stands above belongs before Highway
+#include <hwy/base.h>
+
+#if HWY_ARCH_X86_64
+// GCC 12 takes what its own header leaves undefined on purpose for a mistake of ours (its bug 105593).
+HWY_DIAGNOSTICS(push)
+HWY_DIAGNOSTICS_OFF(disable : 4703 6001 26494, ignored "-Wuninitialized")
+HWY_DIAGNOSTICS_OFF(disable : 4703 6001 26494, ignored "-Wmaybe-uninitialized")
+#include <immintrin.h>
+HWY_DIAGNOSTICS(pop)
+#endif
+
+namespace kvsieve {
+namespace {
+
+constexpr size_t kColumns = kTileColumns;
+constexpr size_t kHalfBytes = kColumns * 2;  // a half precision number of every column
+
+/// Blocks of 32 elements: one group, whose scale is the block's.
+struct SmallBlock {
+    static constexpr size_t kGroups = 1;
+    static constexpr size_t kGroupElements = 32;
+    static constexpr size_t kSums = 1;
+    static constexpr bool kShift = false;
+    static constexpr ggml_type kRowType = GGML_TYPE_Q8_0;
+};
+
+/// Blocks of 256 elements in groups with whole numbers for scales, which stand behind the numbers.
+template <size_t kGroups_, size_t kNumberBytes_>
+struct SuperBlock {
+    static constexpr size_t kGroups = kGroups_;
+    static constexpr size_t kGroupElements = 256 / kGroups;
+    static constexpr size_t kGroupScales = kNumberBytes_ * kColumns;  // where they begin
+    static constexpr bool kMinima = false;
+    static constexpr ggml_type kRowType = GGML_TYPE_Q8_K;
+};
+
+struct Q40Tile : SmallBlock {
+    static constexpr ggml_type kType = GGML_TYPE_Q4_0;
+    static constexpr size_t kScale = 16 * kColumns, kBytes = kScale + kHalfBytes;
+    static constexpr int32_t kOffset = 8;
+};
+
+struct Q41Tile : SmallBlock {
+    static constexpr ggml_type kType = GGML_TYPE_Q4_1, kRowType = GGML_TYPE_Q8_1;
+    static constexpr size_t kScale = 16 * kColumns, kBytes = kScale + 2 * kHalfBytes;
+    static constexpr size_t kSums = 0;
+    static constexpr bool kShift = true;  // its minima follow the scales
+};
+
+struct Q80Tile : SmallBlock {
+    static constexpr ggml_type kType = GGML_TYPE_Q8_0;
+    static constexpr size_t kScale = 32 * kColumns, kBytes = kScale + kHalfBytes + 4 * kColumns;
+    static constexpr int32_t kOffset = 128;
+};
+
+struct Q4KTile : SuperBlock<8, 128> {
+    static constexpr ggml_type kType = GGML_TYPE_Q4_K;
+    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
+    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
+    static constexpr size_t kSums = 4;  // pairs
+    static constexpr bool kMinima = true;
+};
+
+struct Q5KTile : SuperBlock<8, 160> {
+    static constexpr ggml_type kType = GGML_TYPE_Q5_K;
+    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
+    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
+    static constexpr size_t kSums = 4;  // pairs
+    static constexpr bool kMinima = true;
+};
+
+struct Q6KTile : SuperBlock<16, 192> {
+    static constexpr ggml_type kType = GGML_TYPE_Q6_K;
+    static constexpr size_t kScale = kGroupScales + 16 * kColumns, kBytes = kScale + kHalfBytes;
+    static constexpr size_t kSums = kGroups;
+    static constexpr int32_t kOffset = 32;
+};
+
+struct Iq4XsTile : SuperBlock<8, 128> {
+    static constexpr ggml_type kType = GGML_TYPE_IQ4_XS;
+    static constexpr size_t kScale = kGroupScales + 8 * kColumns, kBytes = kScale + kHalfBytes;
+    static constexpr size_t kSums = kGroups;
+    static constexpr int32_t kOffset = 128;
+};
+
+using Tiles = std::tuple<Q40Tile, Q41Tile, Q80Tile, Q4KTile, Q5KTile, Q6KTile, Iq4XsTile>;
+
+template <class Tile>
+constexpr size_t kElements = Tile::kGroups * Tile::kGroupElements;
+
+/// body(tile) with the description of the type's tiles; false if there is none.
+template <class Body>
+bool with_tile(ggml_type type, const Body & body) {
+    return std::apply([&](auto... tile) { return ((type == decltype(tile)::kType && (body(tile), true)) || ...); },
+                      Tiles());
+}
+
+float half_at(const uint8_t * bytes) {
+    ggml_fp16_t half = 0;
+    std::memcpy(&half, bytes, sizeof half);
+    return ggml_fp16_to_fp32(half);
+}
+
+/// ggml's q8_0 and q8_1 (half precision scale, q8_1's scale times sum, the quants), q8_K (scale, quants, their sums in
+/// sixteens).
+template <class Tile>
+void fill_row(const uint8_t * quantised, size_t index, const TileRows & rows) {
+    const auto n_row = static_cast<size_t>(rows.n_row);
+    for (size_t block = 0; block < static_cast<size_t>(rows.n_block); ++block) {
+        const size_t at = block * n_row + index;
+        int32_t * sums = rows.sums + at * Tile::kSums;
+        int8_t * quants = rows.quants + at * kElements<Tile>;
+        if constexpr (Tile::kGroups == 1) {
+            rows.scales[at] = half_at(quantised);
+            quantised += sizeof(ggml_fp16_t);
+            if constexpr (Tile::kShift) {
+                rows.shifts[at] = half_at(quantised);
+                quantised += sizeof(ggml_fp16_t);
+            }
+            std::memcpy(quants, quantised, kElements<Tile>);
+            quantised += kElements<Tile>;
+            if constexpr (Tile::kSums == 1) {
+                int32_t sum = 0;
+                for (size_t i = 0; i < kElements<Tile>; ++i) {
+                    sum += quants[i];
+                }
+                *sums = -Tile::kOffset * sum;
+            }
+        } else {
+            std::memcpy(rows.scales + at, quantised, sizeof(float));
+            quantised += sizeof(float);
+            std::memcpy(quants, quantised, kElements<Tile>);
+            quantised += kElements<Tile>;
+            std::array<int16_t, 16> sixteens{};
+            std::memcpy(sixteens.data(), quantised, sizeof sixteens);
+            quantised += sizeof sixteens;
+            const auto of_group = [&](size_t g) {
+                const size_t n = sixteens.size() / Tile::kGroups;
+                int32_t sum = 0;
+                for (size_t i = g * n; i < (g + 1) * n; ++i) {
+                    sum += sixteens[i];
+                }
+                return sum;
+            };
+            for (size_t g = 0; g < Tile::kGroups; ++g) {
+                const int32_t sum = of_group(g);
+                if constexpr (Tile::kMinima) {
+                    const auto narrow = static_cast<int16_t>(sum);
+                    std::memcpy(reinterpret_cast<int16_t *>(sums) + g, &narrow, sizeof narrow);
+                } else {
+                    sums[g] = -Tile::kOffset * sum;
+                }
+            }
+        }
+    }
+}
+
+#if HWY_ARCH_X86_64
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+
+HWY_INLINE __m512i load(const uint8_t * bytes) {
+    return _mm512_loadu_si512(bytes);
+}
+
+HWY_INLINE __m512i low_nibbles(__m512i bytes) {
+    return _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+}
+
+HWY_INLINE __m512i high_nibbles(__m512i bytes) {
+    return low_nibbles(_mm512_srli_epi16(bytes, 4));
+}
+
+HWY_INLINE __m512i shifted_right(__m512i words, size_t n) {
+    return _mm512_srl_epi16(words, _mm_cvtsi64_si128(static_cast<int64_t>(n)));
+}
+
+HWY_INLINE __m512 halves(const uint8_t * bytes) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
+}
+
+/// Group `g` of a tile: in vector k the elements 4 k .. 4 k + 3 of each of the 16 columns.
+template <class Tile>
+HWY_INLINE void unpack(const uint8_t * tile, size_t g, __m512i * numbers) {
+    constexpr size_t kVectors = Tile::kGroupElements / 4;
+    if constexpr (std::is_same_v<Tile, Q80Tile>) {
+        KVSIEVE_UNROLL
+        for (size_t k = 0; k < kVectors; ++k) {  // signed bytes: 128 more
+            numbers[k] = _mm512_xor_si512(load(tile + 64 * k), _mm512_set1_epi8(-128));
+        }
+        return;
+    }
+    const uint8_t * nibbles = tile + g * kVectors * 32;
+    KVSIEVE_UNROLL
+    for (size_t k = 0; k < kVectors; k += 2) {
+        const __m512i both = load(nibbles + 32 * k);
+        numbers[k] = low_nibbles(both);
+        numbers[k + 1] = high_nibbles(both);
+    }
+    if constexpr (std::is_same_v<Tile, Q5KTile>) {
+        const __m512i high = load(tile + 128 * kColumns + g * 64);
+        KVSIEVE_UNROLL
+        for (size_t k = 0; k < kVectors; ++k) {  // bit k of a byte belongs to vector k
+            const __m512i bit = _mm512_and_si512(shifted_right(high, k), _mm512_set1_epi8(1));
+            numbers[k] = _mm512_or_si512(numbers[k], _mm512_slli_epi16(bit, 4));
+        }
+    } else if constexpr (std::is_same_v<Tile, Q6KTile>) {
+        const __m512i high = load(tile + 128 * kColumns + g * 64);
+        KVSIEVE_UNROLL
+        for (size_t k = 0; k < kVectors; ++k) {  // bits 2 k and 2 k + 1
+            const __m512i bits = _mm512_and_si512(shifted_right(high, 2 * k), _mm512_set1_epi8(3));
+            numbers[k] = _mm512_or_si512(numbers[k], _mm512_slli_epi16(bits, 4));
+        }
+    } else if constexpr (std::is_same_v<Tile, Iq4XsTile>) {
+        // the 16 values of the type, 128 more
+        const __m512i values = _mm512_broadcast_i32x4(
+            _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
+        KVSIEVE_UNROLL
+        for (size_t k = 0; k < kVectors; ++k) {
+            numbers[k] = _mm512_shuffle_epi8(values, numbers[k]);
+        }
+    }
+}
+
+/// `sum` + the product of a group of a row with each column.
+template <size_t kVectors>
+HWY_INLINE __m512i multiply_group(__m512i sum, const __m512i * numbers, const int8_t * quants) {
+    KVSIEVE_UNROLL
+    for (size_t k = 0; k < kVectors; ++k) {
+        int32_t four = 0;
+        std::memcpy(&four, quants + 4 * k, sizeof four);
+        sum = _mm512_dpbusd_epi32(sum, numbers[k], _mm512_set1_epi32(four));
+    }
+    return sum;
+}
+
+/// Adds the products of all rows with a tile to acc[row]. at = the tile's block's first row in the arrays of `rows`.
+template <class Tile>
+HWY_INLINE void multiply_tile(const TileRows & rows, size_t at, const uint8_t * tile, __m512 * acc) {
+    constexpr size_t kVectors = Tile::kGroupElements / 4;
+    const auto n_row = static_cast<size_t>(rows.n_row);
+    const __m512 scale = halves(tile + Tile::kScale);
+    __m512i numbers[kVectors];
+    if constexpr (Tile::kGroups == 1) {
+        unpack<Tile>(tile, 0, numbers);
+        for (size_t r = 0; r < n_row; ++r) {
+            const __m512i start = Tile::kSums == 1 ? _mm512_set1_epi32(rows.sums[at + r]) : _mm512_setzero_si512();
+            const __m512i sum = multiply_group<kVectors>(start, numbers, rows.quants + (at + r) * kElements<Tile>);
+            const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(rows.scales[at + r]));
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, acc[r]);
+            if constexpr (Tile::kShift) {
+                acc[r] = _mm512_fmadd_ps(halves(tile + Tile::kScale + kHalfBytes), _mm512_set1_ps(rows.shifts[at + r]),
+                                         acc[r]);
+            }
+        }
+    } else {
+        __m512i sums[kMaxTileRows];
+        for (size_t g = 0; g < Tile::kGroups; ++g) {
+            unpack<Tile>(tile, g, numbers);
+            const __m512i group_scale = _mm512_cvtepi8_epi32(
+                _mm_loadu_si128(reinterpret_cast<const __m128i *>(tile + Tile::kGroupScales + g * kColumns)));
+            for (size_t r = 0; r < n_row; ++r) {
+                const __m512i start =
+                    Tile::kMinima ? _mm512_setzero_si512() : _mm512_set1_epi32(rows.sums[(at + r) * Tile::kSums + g]);
+                const int8_t * quants = rows.quants + (at + r) * kElements<Tile> + g * Tile::kGroupElements;
+                const __m512i sum = _mm512_mullo_epi32(multiply_group<kVectors>(start, numbers, quants), group_scale);
+                sums[r] = g == 0 ? sum : _mm512_add_epi32(sums[r], sum);
+            }
+        }
+        for (size_t r = 0; r < n_row; ++r) {
+            const __m512 row_scale = _mm512_set1_ps(rows.scales[at + r]);
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_mul_ps(scale, row_scale), acc[r]);
+            if constexpr (Tile::kMinima) {
+                __m512i minima = _mm512_setzero_si512();
+                for (size_t k = 0; k < Tile::kSums; ++k) {  // of two groups at once
+                    const __m512i two = _mm512_cvtepi8_epi16(_mm256_loadu_si256(
+                        reinterpret_cast<const __m256i *>(tile + Tile::kMinimum + k * 2 * kColumns)));
+                    const __m512i weights = _mm512_set1_epi32(rows.sums[(at + r) * Tile::kSums + k]);
+                    minima = _mm512_dpwssd_epi32(minima, weights, two);
+                }
+                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima),
+                                          _mm512_mul_ps(halves(tile + Tile::kScale + kHalfBytes), row_scale), acc[r]);
+            }
+        }
+    }
+}
+
+/// How far ahead of its turn a column's tiles are fetched.
+constexpr size_t kAheadBytes = 2304;
+
+template <class Tile>
+void multiply_columns(const TileRows & rows, const uint8_t * tiles, size_t n_tile, float * out, size_t out_stride) {
+    const auto n_row = static_cast<size_t>(rows.n_row), n_block = static_cast<size_t>(rows.n_block);
+    __m512 acc[kTileGroup][kMaxTileRows];
+    for (size_t c = 0; c < n_tile; ++c) {
+        for (size_t r = 0; r < n_row; ++r) {
+            acc[c][r] = _mm512_setzero_ps();
+        }
+    }
+    for (size_t block = 0; block < n_block; ++block) {
+        for (size_t c = 0; c < n_tile; ++c) {
+            const uint8_t * tile = tiles + (c * n_block + block) * Tile::kBytes;
+            for (size_t line = 0; line < Tile::kBytes; line += 64) {
+                _mm_prefetch(reinterpret_cast<const char *>(tile) + kAheadBytes + line, _MM_HINT_T0);
+            }
+            multiply_tile<Tile>(rows, block * n_row, tile, acc[c]);
+        }
+    }
+    for (size_t c = 0; c < n_tile; ++c) {
+        for (size_t r = 0; r < n_row; ++r) {
+            _mm512_storeu_ps(out + r * out_stride + c * kColumns, acc[c][r]);
+        }
+    }
+}
+
+HWY_POP_ATTRIBUTES
+#endif
+
+}  // namespace
+
+TileShape tile_shape(ggml_type type) noexcept {
+    TileShape shape;
+    with_tile(type, [&](auto tile) {
+        using Tile = decltype(tile);
+        shape = {Tile::kBytes, static_cast<int32_t>(kElements<Tile>), static_cast<int32_t>(Tile::kSums),
+                 Tile::kRowType};
+    });
+    return shape;
+}
+
+bool tile_kernel_runs() noexcept {
+#if HWY_ARCH_X86_64 && (defined(__GNUC__) || defined(__clang__))
+    return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+           __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
+           __builtin_cpu_supports("avx512vnni") != 0 && __builtin_cpu_supports("fma") != 0;
+#else
+    return false;
+#endif
+}
+
+TileRows tile_rows_at(ggml_type type, int64_t n_in, int64_t n_row, void * memory) noexcept {
+    const TileShape shape = tile_shape(type);
+    const auto n = static_cast<size_t>(n_in / shape.n_element * n_row);  // blocks
+    auto * bytes = static_cast<int8_t *>(memory);
+    auto * scales = reinterpret_cast<float *>(bytes + n * static_cast<size_t>(shape.n_element));
+    float * shifts = scales + n;
+    auto * sums = reinterpret_cast<int32_t *>(shape.row_type == GGML_TYPE_Q8_1 ? shifts + n : shifts);
+    return {.n_row = static_cast<int32_t>(n_row),
+            .n_block = static_cast<int32_t>(n_in / shape.n_element),
+            .quants = bytes,
+            .scales = scales,
+            .shifts = shifts,
+            .sums = sums};
+}
+
+size_t tile_rows_bytes(ggml_type type, int64_t n_in, int64_t n_row) noexcept {
+    const TileShape shape = tile_shape(type);
+    const size_t numbers = 1 + (shape.row_type == GGML_TYPE_Q8_1 ? 1U : 0U) + static_cast<size_t>(shape.n_sum);
+    return static_cast<size_t>(n_in / shape.n_element * n_row) *
+           (static_cast<size_t>(shape.n_element) + numbers * sizeof(float));
+}
+
+void fill_tile_row(ggml_type type, const void * quantised, int32_t index, const TileRows & rows) noexcept {
+    with_tile(type, [&](auto tile) {
+        fill_row<decltype(tile)>(static_cast<const uint8_t *>(quantised), static_cast<size_t>(index), rows);
+    });
+}
+
+void multiply_tiles([[maybe_unused]] ggml_type type, [[maybe_unused]] const TileRows & rows,
+                    [[maybe_unused]] const uint8_t * tiles, [[maybe_unused]] int32_t n_tile,
+                    [[maybe_unused]] float * out, [[maybe_unused]] size_t out_stride) noexcept {
+#if HWY_ARCH_X86_64
+    with_tile(type, [&](auto tile) {
+        multiply_columns<decltype(tile)>(rows, tiles, static_cast<size_t>(n_tile), out, out_stride);
+    });
+#endif
+}
+
+}  // namespace kvsieve
