@@ -6,33 +6,28 @@
 // is compared with ggml's before anything is timed. Kernel, ggml and plain reading take turns; `_ms` are the best and
 // the median of the repeats, `_gbps` count the rows' bytes in the best.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "eval/metrics.h"
 #include "graph/attention_kernel.h"
 #include "graph/lane_attention.h"
 #include "graph/ragged_attention.h"
+#include "timing.h"
 
 using namespace kvsieve;
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr size_t kMinBytes = size_t{512} << 20U;  // of rows or of plain reading
-constexpr double kBound = 0.02;                   // of outputs around 1: ggml rounds queries to the rows' type
+constexpr size_t kMinBytes = PlainReading::kBytes;  // of rows
+constexpr double kBound = 0.02;                     // of outputs around 1: ggml rounds queries to the rows' type
 
 struct Shape {
     int32_t n_head, n_head_kv, n_seq;
@@ -43,71 +38,6 @@ constexpr int32_t kHeadDim = 128;
 
 struct Arguments {
     int32_t n_rows = 2048, n_threads = 2, n_repeat = 9;
-};
-
-double ms_of(const std::function<void()> & work) {
-    const auto start = Clock::now();
-    work();
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-double best(const std::vector<double> & ms) {
-    return *std::min_element(ms.begin(), ms.end());
-}
-
-double gbps(size_t bytes, double ms) {
-    return static_cast<double>(bytes) / ms * 1e-6;
-}
-
-/// Sums a large block with all threads, each in two places at once: one stream of addresses alone is slower.
-class PlainReading {
-  public:
-    explicit PlainReading(int32_t n_threads)
-        : data_(kMinBytes / sizeof(uint64_t), 1), sums_(static_cast<size_t>(n_threads)) {}
-    [[nodiscard]] size_t bytes() const { return data_.size() * sizeof(uint64_t); }
-
-    double ms() {
-        return ms_of([this] {
-            std::vector<std::thread> threads;
-            for (size_t i = 0; i < sums_.size(); ++i) {
-                threads.emplace_back([this, i] { sums_[i] = sum(i); });
-            }
-            for (std::thread & thread : threads) {
-                thread.join();
-            }
-            uint64_t all = 0;
-            for (const uint64_t sum : sums_) {
-                all += sum;
-            }
-            if (all != data_.size()) {
-                throw std::runtime_error("the block was not read completely");
-            }
-        });
-    }
-
-  private:
-    [[nodiscard]] uint64_t sum(size_t i) const {
-        const size_t first = data_.size() * i / sums_.size();
-        const size_t last = data_.size() * (i + 1) / sums_.size();
-        const size_t half = (last - first) / 16 * 8;
-        uint64_t sums[8] = {};
-        for (size_t at = first; at < first + half; at += 8) {
-            for (size_t lane = 0; lane < 8; ++lane) {
-                sums[lane] += data_[at + lane] + data_[at + half + lane];
-            }
-        }
-        for (size_t at = first + 2 * half; at < last; ++at) {
-            sums[0] += data_[at];
-        }
-        uint64_t all = 0;
-        for (const uint64_t part : sums) {
-            all += part;
-        }
-        return all;
-    }
-
-    std::vector<uint64_t> data_;
-    std::vector<uint64_t> sums_;
 };
 
 template <typename T>
@@ -287,15 +217,6 @@ void measure(const Shape & shape, const Arguments & arguments, PlainReading & re
     line["ggml_over_kernel"] = best(ggml) / best(kernel);
     std::printf("%s\n", line.dump().c_str());
     std::fflush(stdout);
-}
-
-int32_t number(const char * text) {
-    char * end = nullptr;
-    const long value = std::strtol(text, &end, 10);
-    if (*end != '\0' || value < 1 || value > 1 << 20) {
-        throw std::runtime_error(std::string("expected whole numbers from 1 to 1048576, got '") + text + "'");
-    }
-    return static_cast<int32_t>(value);
 }
 
 }  // namespace

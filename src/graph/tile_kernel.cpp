@@ -246,24 +246,27 @@ HWY_INLINE __m512i multiply_group(__m512i sum, const __m512i * numbers, const in
     return sum;
 }
 
-/// Adds the products of all rows with a tile to acc[row]. at = the tile's block's first row in the arrays of `rows`.
+/// Adds the products of n_row rows with a tile to acc[row]. `rows` begins with those of the tile's block.
 template <class Tile>
-HWY_INLINE void multiply_tile(const TileRows & rows, size_t at, const uint8_t * tile, __m512 * acc) {
+HWY_INLINE void multiply_tile(const TileRows & rows, size_t n_row, const uint8_t * tile, __m512 * acc) {
     constexpr size_t kVectors = Tile::kGroupElements / 4;
-    const auto n_row = static_cast<size_t>(rows.n_row);
+    const int8_t * quants = rows.quants;
+    const float * scales = rows.scales;
+    const int32_t * starts = rows.sums;
     const __m512 scale = halves(tile + Tile::kScale);
     __m512i numbers[kVectors];
     if constexpr (Tile::kGroups == 1) {
         unpack<Tile>(tile, 0, numbers);
         for (size_t r = 0; r < n_row; ++r) {
-            const __m512i start = Tile::kSums == 1 ? _mm512_set1_epi32(rows.sums[at + r]) : _mm512_setzero_si512();
-            const __m512i sum = multiply_group<kVectors>(start, numbers, rows.quants + (at + r) * kElements<Tile>);
-            const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(rows.scales[at + r]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, acc[r]);
+            const __m512i start = Tile::kSums == 1 ? _mm512_set1_epi32(starts[r]) : _mm512_setzero_si512();
+            const __m512i sum = multiply_group<kVectors>(start, numbers, quants + r * kElements<Tile>);
+            __m512 product =
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])), acc[r]);
             if constexpr (Tile::kShift) {
-                acc[r] = _mm512_fmadd_ps(halves(tile + Tile::kScale + kHalfBytes), _mm512_set1_ps(rows.shifts[at + r]),
-                                         acc[r]);
+                product =
+                    _mm512_fmadd_ps(halves(tile + Tile::kScale + kHalfBytes), _mm512_set1_ps(rows.shifts[r]), product);
             }
+            acc[r] = product;
         }
     } else {
         __m512i sums[kMaxTileRows];
@@ -273,26 +276,34 @@ HWY_INLINE void multiply_tile(const TileRows & rows, size_t at, const uint8_t * 
                 _mm_loadu_si128(reinterpret_cast<const __m128i *>(tile + Tile::kGroupScales + g * kColumns)));
             for (size_t r = 0; r < n_row; ++r) {
                 const __m512i start =
-                    Tile::kMinima ? _mm512_setzero_si512() : _mm512_set1_epi32(rows.sums[(at + r) * Tile::kSums + g]);
-                const int8_t * quants = rows.quants + (at + r) * kElements<Tile> + g * Tile::kGroupElements;
-                const __m512i sum = _mm512_mullo_epi32(multiply_group<kVectors>(start, numbers, quants), group_scale);
+                    Tile::kMinima ? _mm512_setzero_si512() : _mm512_set1_epi32(starts[r * Tile::kSums + g]);
+                const int8_t * group = quants + r * kElements<Tile> + g * Tile::kGroupElements;
+                const __m512i sum = _mm512_mullo_epi32(multiply_group<kVectors>(start, numbers, group), group_scale);
                 sums[r] = g == 0 ? sum : _mm512_add_epi32(sums[r], sum);
             }
         }
-        for (size_t r = 0; r < n_row; ++r) {
-            const __m512 row_scale = _mm512_set1_ps(rows.scales[at + r]);
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_mul_ps(scale, row_scale), acc[r]);
-            if constexpr (Tile::kMinima) {
-                __m512i minima = _mm512_setzero_si512();
-                for (size_t k = 0; k < Tile::kSums; ++k) {  // of two groups at once
-                    const __m512i two = _mm512_cvtepi8_epi16(_mm256_loadu_si256(
-                        reinterpret_cast<const __m256i *>(tile + Tile::kMinimum + k * 2 * kColumns)));
-                    const __m512i weights = _mm512_set1_epi32(rows.sums[(at + r) * Tile::kSums + k]);
-                    minima = _mm512_dpwssd_epi32(minima, weights, two);
-                }
-                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima),
-                                          _mm512_mul_ps(halves(tile + Tile::kScale + kHalfBytes), row_scale), acc[r]);
+        [[maybe_unused]] __m512i minima[Tile::kSums];  // of two groups each
+        [[maybe_unused]] __m512 minimum_scale;
+        if constexpr (Tile::kMinima) {
+            KVSIEVE_UNROLL
+            for (size_t k = 0; k < Tile::kSums; ++k) {
+                minima[k] = _mm512_cvtepi8_epi16(
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(tile + Tile::kMinimum + k * 2 * kColumns)));
             }
+            minimum_scale = halves(tile + Tile::kScale + kHalfBytes);
+        }
+        for (size_t r = 0; r < n_row; ++r) {
+            const __m512 row_scale = _mm512_set1_ps(scales[r]);
+            __m512 product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_mul_ps(scale, row_scale), acc[r]);
+            if constexpr (Tile::kMinima) {
+                __m512i sum = _mm512_setzero_si512();
+                KVSIEVE_UNROLL
+                for (size_t k = 0; k < Tile::kSums; ++k) {
+                    sum = _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(starts[r * Tile::kSums + k]), minima[k]);
+                }
+                product = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(minimum_scale, row_scale), product);
+            }
+            acc[r] = product;
         }
     }
 }
@@ -309,14 +320,19 @@ void multiply_columns(const TileRows & rows, const uint8_t * tiles, size_t n_til
             acc[c][r] = _mm512_setzero_ps();
         }
     }
+    TileRows of_block = rows;
     for (size_t block = 0; block < n_block; ++block) {
         for (size_t c = 0; c < n_tile; ++c) {
             const uint8_t * tile = tiles + (c * n_block + block) * Tile::kBytes;
             for (size_t line = 0; line < Tile::kBytes; line += 64) {
                 _mm_prefetch(reinterpret_cast<const char *>(tile) + kAheadBytes + line, _MM_HINT_T0);
             }
-            multiply_tile<Tile>(rows, block * n_row, tile, acc[c]);
+            multiply_tile<Tile>(of_block, n_row, tile, acc[c]);
         }
+        of_block.quants += n_row * kElements<Tile>;
+        of_block.scales += n_row;
+        of_block.shifts += n_row;
+        of_block.sums += n_row * Tile::kSums;
     }
     for (size_t c = 0; c < n_tile; ++c) {
         for (size_t r = 0; r < n_row; ++r) {

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph/packed_weights.h"
 #include "graph/tile_kernel.h"
 
 namespace kvsieve {
@@ -89,12 +90,23 @@ bool agrees_with_ggml(ggml_type type, ggml_backend_buffer_type_t layout) {
 
 }  // namespace
 
+ggml_backend_buffer_type_t tile_layout() {
+    static ggml_backend_buffer_type_t amx = [] {
+        const std::vector<ggml_backend_buffer_type_t> all = weight_layouts();
+        const auto found = std::find_if(all.begin(), all.end(), [](ggml_backend_buffer_type_t layout) {
+            return std::string_view(ggml_backend_buft_name(layout)) == "AMX";
+        });
+        return found == all.end() ? nullptr : *found;
+    }();
+    return amx;
+}
+
 bool takes_tile_product(const ggml_tensor & w, int64_t n_row) {
     if (w.buffer == nullptr || n_row > kMaxTileRows || tile_shape(w.type).bytes == 0 || !tile_kernel_runs()) {
         return false;
     }
     ggml_backend_buffer_type_t layout = ggml_backend_buffer_get_type(w.buffer);
-    if (std::string_view(ggml_backend_buft_name(layout)) != "AMX") {
+    if (layout != tile_layout()) {
         return false;
     }
     static std::array<std::once_flag, GGML_TYPE_COUNT> tried;

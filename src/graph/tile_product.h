@@ -3,11 +3,15 @@
 // attention.
 #pragma once
 
+#include <ggml-backend.h>
 #include <ggml.h>
 
 #include "graph/runner.h"
 
 namespace kvsieve {
+
+/// ggml's layout of AMX tiles; nullptr where the processor or the build of ggml has none.
+[[nodiscard]] ggml_backend_buffer_type_t tile_layout();
 
 /// Can tile_product() multiply w with n_row rows? The layout belongs to ggml and may change with it: each type is tried
 /// once, and is taken only if a product has the bits of ggml's own. Any thread.

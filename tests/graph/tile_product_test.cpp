@@ -8,11 +8,9 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
-#include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
-#include "graph/packed_weights.h"
 #include "graph/tile_kernel.h"
 
 namespace kvsieve {
@@ -23,15 +21,6 @@ std::vector<float> normal_numbers(int64_t n, std::mt19937 & random) {
     std::vector<float> numbers(static_cast<size_t>(n));
     std::generate(numbers.begin(), numbers.end(), [&] { return normal(random); });
     return numbers;
-}
-
-ggml_backend_buffer_type_t amx_layout() {
-    for (ggml_backend_buffer_type_t layout : weight_layouts()) {
-        if (std::string_view(ggml_backend_buft_name(layout)) == "AMX") {
-            return layout;
-        }
-    }
-    return nullptr;
 }
 
 std::vector<ggml_type> types_with_kernels() {
@@ -77,7 +66,7 @@ struct Matrix {
 };
 
 TEST(TileProduct, HasTheBitsOfGgmlsOwnForEveryTypeAndNumberOfRows) {
-    ggml_backend_buffer_type_t layout = amx_layout();
+    ggml_backend_buffer_type_t layout = tile_layout();
     if (layout == nullptr) {
         GTEST_SKIP() << "this processor or this build has no AMX";
     }
@@ -111,7 +100,7 @@ TEST(TileProduct, HasTheBitsOfGgmlsOwnForEveryTypeAndNumberOfRows) {
 }
 
 TEST(TileProduct, RowsDoNotDependOnTheirNumber) {
-    ggml_backend_buffer_type_t layout = amx_layout();
+    ggml_backend_buffer_type_t layout = tile_layout();
     if (layout == nullptr) {
         GTEST_SKIP() << "this processor or this build has no AMX";
     }
@@ -131,7 +120,7 @@ TEST(TileProduct, OtherMatricesAreGgmls) {
     const ggml_context_ptr ctx(ggml_init({4 * ggml_tensor_overhead(), nullptr, true}));
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_Q4_0, 512, 64);
     EXPECT_FALSE(takes_tile_product(*w, 1)) << "as it lies in a file";
-    if (ggml_backend_buffer_type_t layout = amx_layout(); layout != nullptr) {
+    if (ggml_backend_buffer_type_t layout = tile_layout(); layout != nullptr) {
         std::mt19937 random(9);
         const Matrix matrix(GGML_TYPE_Q4_0, 512, 64, layout, random);
         EXPECT_FALSE(takes_tile_product(*matrix.w, kMaxTileRows + 1));
