@@ -139,7 +139,7 @@ DecoderConfig read_decoder_config(const GgufFile & file, std::string_view arch) 
 }
 
 ggml_tensor * linear(const GraphBuilder & b, ggml_tensor * x, ggml_tensor * w, ggml_tensor * bias) {
-    ggml_tensor * y = takes_tile_product(*w, x->ne[1]) ? tile_product(b, w, x) : ggml_mul_mat(b.ctx, w, x);
+    ggml_tensor * y = is_in_tiles(*w) ? tile_product(b, w, x) : ggml_mul_mat(b.ctx, w, x);
     return bias != nullptr ? ggml_add(b.ctx, y, bias) : y;
 }
 

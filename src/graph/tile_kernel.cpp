@@ -4,10 +4,10 @@
 // own bytes. Everything inside a block is whole numbers; the float sum over the blocks goes in their order.
 #include "graph/tile_kernel.h"
 
-#include <array>
 #include <cstring>
-#include <tuple>
 #include <type_traits>
+
+#include "graph/tile_layout.h"
 
 #include "policy/highway_targets.h"
 // what stands above belongs before Highway
@@ -24,149 +24,6 @@ HWY_DIAGNOSTICS(pop)
 
 namespace kvsieve {
 namespace {
-
-constexpr size_t kColumns = kTileColumns;
-constexpr size_t kHalfBytes = kColumns * 2;  // a half precision number of every column
-
-/// Blocks of 32 elements: one group, whose scale is the block's.
-struct SmallBlock {
-    static constexpr size_t kGroups = 1;
-    static constexpr size_t kGroupElements = 32;
-    static constexpr size_t kSums = 1;
-    static constexpr bool kShift = false;
-    static constexpr ggml_type kRowType = GGML_TYPE_Q8_0;
-};
-
-/// Blocks of 256 elements in groups with whole numbers for scales, which stand behind the numbers.
-template <size_t kGroups_, size_t kNumberBytes_>
-struct SuperBlock {
-    static constexpr size_t kGroups = kGroups_;
-    static constexpr size_t kGroupElements = 256 / kGroups;
-    static constexpr size_t kGroupScales = kNumberBytes_ * kColumns;  // where they begin
-    static constexpr bool kMinima = false;
-    static constexpr ggml_type kRowType = GGML_TYPE_Q8_K;
-};
-
-struct Q40Tile : SmallBlock {
-    static constexpr ggml_type kType = GGML_TYPE_Q4_0;
-    static constexpr size_t kScale = 16 * kColumns, kBytes = kScale + kHalfBytes;
-    static constexpr int32_t kOffset = 8;
-};
-
-struct Q41Tile : SmallBlock {
-    static constexpr ggml_type kType = GGML_TYPE_Q4_1, kRowType = GGML_TYPE_Q8_1;
-    static constexpr size_t kScale = 16 * kColumns, kBytes = kScale + 2 * kHalfBytes;
-    static constexpr size_t kSums = 0;
-    static constexpr bool kShift = true;  // its minima follow the scales
-};
-
-struct Q80Tile : SmallBlock {
-    static constexpr ggml_type kType = GGML_TYPE_Q8_0;
-    static constexpr size_t kScale = 32 * kColumns, kBytes = kScale + kHalfBytes + 4 * kColumns;
-    static constexpr int32_t kOffset = 128;
-};
-
-struct Q4KTile : SuperBlock<8, 128> {
-    static constexpr ggml_type kType = GGML_TYPE_Q4_K;
-    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
-    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
-    static constexpr size_t kSums = 4;  // pairs
-    static constexpr bool kMinima = true;
-};
-
-struct Q5KTile : SuperBlock<8, 160> {
-    static constexpr ggml_type kType = GGML_TYPE_Q5_K;
-    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
-    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
-    static constexpr size_t kSums = 4;  // pairs
-    static constexpr bool kMinima = true;
-};
-
-struct Q6KTile : SuperBlock<16, 192> {
-    static constexpr ggml_type kType = GGML_TYPE_Q6_K;
-    static constexpr size_t kScale = kGroupScales + 16 * kColumns, kBytes = kScale + kHalfBytes;
-    static constexpr size_t kSums = kGroups;
-    static constexpr int32_t kOffset = 32;
-};
-
-struct Iq4XsTile : SuperBlock<8, 128> {
-    static constexpr ggml_type kType = GGML_TYPE_IQ4_XS;
-    static constexpr size_t kScale = kGroupScales + 8 * kColumns, kBytes = kScale + kHalfBytes;
-    static constexpr size_t kSums = kGroups;
-    static constexpr int32_t kOffset = 128;
-};
-
-using Tiles = std::tuple<Q40Tile, Q41Tile, Q80Tile, Q4KTile, Q5KTile, Q6KTile, Iq4XsTile>;
-
-template <class Tile>
-constexpr size_t kElements = Tile::kGroups * Tile::kGroupElements;
-
-/// body(tile) with the description of the type's tiles; false if there is none.
-template <class Body>
-bool with_tile(ggml_type type, const Body & body) {
-    return std::apply([&](auto... tile) { return ((type == decltype(tile)::kType && (body(tile), true)) || ...); },
-                      Tiles());
-}
-
-float half_at(const uint8_t * bytes) {
-    ggml_fp16_t half = 0;
-    std::memcpy(&half, bytes, sizeof half);
-    return ggml_fp16_to_fp32(half);
-}
-
-/// ggml's q8_0 and q8_1 (half precision scale, q8_1's scale times sum, the quants), q8_K (scale, quants, their sums in
-/// sixteens).
-template <class Tile>
-void fill_row(const uint8_t * quantised, size_t index, const TileRows & rows) {
-    const auto n_row = static_cast<size_t>(rows.n_row);
-    for (size_t block = 0; block < static_cast<size_t>(rows.n_block); ++block) {
-        const size_t at = block * n_row + index;
-        int32_t * sums = rows.sums + at * Tile::kSums;
-        int8_t * quants = rows.quants + at * kElements<Tile>;
-        if constexpr (Tile::kGroups == 1) {
-            rows.scales[at] = half_at(quantised);
-            quantised += sizeof(ggml_fp16_t);
-            if constexpr (Tile::kShift) {
-                rows.shifts[at] = half_at(quantised);
-                quantised += sizeof(ggml_fp16_t);
-            }
-            std::memcpy(quants, quantised, kElements<Tile>);
-            quantised += kElements<Tile>;
-            if constexpr (Tile::kSums == 1) {
-                int32_t sum = 0;
-                for (size_t i = 0; i < kElements<Tile>; ++i) {
-                    sum += quants[i];
-                }
-                *sums = -Tile::kOffset * sum;
-            }
-        } else {
-            std::memcpy(rows.scales + at, quantised, sizeof(float));
-            quantised += sizeof(float);
-            std::memcpy(quants, quantised, kElements<Tile>);
-            quantised += kElements<Tile>;
-            std::array<int16_t, 16> sixteens{};
-            std::memcpy(sixteens.data(), quantised, sizeof sixteens);
-            quantised += sizeof sixteens;
-            const auto of_group = [&](size_t g) {
-                const size_t n = sixteens.size() / Tile::kGroups;
-                int32_t sum = 0;
-                for (size_t i = g * n; i < (g + 1) * n; ++i) {
-                    sum += sixteens[i];
-                }
-                return sum;
-            };
-            for (size_t g = 0; g < Tile::kGroups; ++g) {
-                const int32_t sum = of_group(g);
-                if constexpr (Tile::kMinima) {
-                    const auto narrow = static_cast<int16_t>(sum);
-                    std::memcpy(reinterpret_cast<int16_t *>(sums) + g, &narrow, sizeof narrow);
-                } else {
-                    sums[g] = -Tile::kOffset * sum;
-                }
-            }
-        }
-    }
-}
 
 #if HWY_ARCH_X86_64
 HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
@@ -189,6 +46,76 @@ HWY_INLINE __m512i shifted_right(__m512i words, size_t n) {
 
 HWY_INLINE __m512 halves(const uint8_t * bytes) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
+}
+
+/// The nearest number in half precision.
+HWY_INLINE float in_half(float x) {
+    return _mm512_cvtss_f32(_mm512_cvtph_ps(_mm512_cvtps_ph(_mm512_set1_ps(x), _MM_FROUND_TO_NEAREST_INT)));
+}
+
+/// 16 elements times `inverse`, rounded to whole numbers and stored as bytes; their sum.
+HWY_INLINE int32_t round_sixteen(const float * x, float inverse, int8_t * quants) {
+    const __m512i whole = _mm512_cvt_roundps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)),
+                                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(quants), _mm512_cvtsepi32_epi8(whole));
+    return _mm512_reduce_add_epi32(
+        _mm512_max_epi32(_mm512_min_epi32(whole, _mm512_set1_epi32(127)), _mm512_set1_epi32(-128)));
+}
+
+/// The element of the largest magnitude, the first of several.
+template <size_t kN>
+HWY_INLINE float largest(const float * x) {
+    __m512 most = _mm512_setzero_ps();
+    for (size_t e = 0; e < kN; e += 16) {
+        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + e)));
+    }
+    const __m512 magnitude = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    for (size_t e = 0; e < kN; e += 16) {
+        const __mmask16 there = _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_loadu_ps(x + e)), magnitude, _CMP_EQ_OQ);
+        if (there != 0) {
+            return x[e + static_cast<size_t>(__builtin_ctz(there))];
+        }
+    }
+    return 0;  // not a number
+}
+
+/// As ggml rounds rows to q8_0 and q8_1 (blocks of 32) and to q8_K (256).
+template <class Tile>
+void quantise_row(const float * x, size_t index, const TileRows & rows) {
+    const auto n_row = static_cast<size_t>(rows.n_row);
+    for (size_t block = 0; block < static_cast<size_t>(rows.n_block); ++block, x += kElements<Tile>) {
+        const size_t at = block * n_row + index;
+        const float most = largest<kElements<Tile>>(x);
+        int8_t * quants = rows.quants + at * kElements<Tile>;
+        int32_t * sums = rows.sums + at * Tile::kSums;
+        if constexpr (Tile::kGroups == 1) {
+            const float magnitude = most < 0 ? -most : most;
+            const float inverse = magnitude > 0 ? 127 / magnitude : 0;
+            rows.scales[at] = in_half(magnitude / 127);
+            int32_t sum = round_sixteen(x, inverse, quants);
+            sum += round_sixteen(x + 16, inverse, quants + 16);
+            if constexpr (Tile::kMinima) {
+                rows.shifts[at] = in_half(magnitude / 127 * static_cast<float>(sum));
+            } else {
+                *sums = -Tile::kOffset * sum;
+            }
+        } else {
+            const float inverse = most != 0 ? -127 / most : 0;
+            rows.scales[at] = most != 0 ? 1 / inverse : 0;
+            for (size_t g = 0; g < Tile::kGroups; ++g) {
+                int32_t sum = 0;
+                for (size_t e = g * Tile::kGroupElements; e < (g + 1) * Tile::kGroupElements; e += 16) {
+                    sum += round_sixteen(x + e, inverse, quants + e);
+                }
+                if constexpr (Tile::kMinima) {
+                    const auto narrow = static_cast<int16_t>(sum);
+                    std::memcpy(reinterpret_cast<int16_t *>(sums) + g, &narrow, sizeof narrow);
+                } else {
+                    sums[g] = -Tile::kOffset * sum;
+                }
+            }
+        }
+    }
 }
 
 /// Group `g` of a tile: in vector k the elements 4 k .. 4 k + 3 of each of the 16 columns.
@@ -246,6 +173,16 @@ HWY_INLINE __m512i multiply_group(__m512i sum, const __m512i * numbers, const in
     return sum;
 }
 
+/// Fetches what stands some way behind group `g` of a column's tiles, while that is worked on.
+template <class Tile>
+HWY_INLINE void fetch_ahead(const uint8_t * tile, size_t g) {
+    constexpr size_t kAheadBytes = 2304, kGroupBytes = (Tile::kBytes + Tile::kGroups - 1) / Tile::kGroups;
+    const auto * ahead = reinterpret_cast<const char *>(tile) + kAheadBytes + g * kGroupBytes;
+    for (size_t line = 0; line < kGroupBytes; line += 64) {
+        _mm_prefetch(ahead + line, _MM_HINT_T0);
+    }
+}
+
 /// Adds the products of n_row rows with a tile to acc[row]. `rows` begins with those of the tile's block.
 template <class Tile>
 HWY_INLINE void multiply_tile(const TileRows & rows, size_t n_row, const uint8_t * tile, __m512 * acc) {
@@ -256,30 +193,32 @@ HWY_INLINE void multiply_tile(const TileRows & rows, size_t n_row, const uint8_t
     const __m512 scale = halves(tile + Tile::kScale);
     __m512i numbers[kVectors];
     if constexpr (Tile::kGroups == 1) {
+        fetch_ahead<Tile>(tile, 0);
         unpack<Tile>(tile, 0, numbers);
         for (size_t r = 0; r < n_row; ++r) {
             const __m512i start = Tile::kSums == 1 ? _mm512_set1_epi32(starts[r]) : _mm512_setzero_si512();
             const __m512i sum = multiply_group<kVectors>(start, numbers, quants + r * kElements<Tile>);
             __m512 product =
                 _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, _mm512_set1_ps(scales[r])), acc[r]);
-            if constexpr (Tile::kShift) {
+            if constexpr (Tile::kMinima) {
                 product =
                     _mm512_fmadd_ps(halves(tile + Tile::kScale + kHalfBytes), _mm512_set1_ps(rows.shifts[r]), product);
             }
             acc[r] = product;
         }
     } else {
-        __m512i sums[kMaxTileRows];
+        __m512 sums[kMaxTileRows];
         for (size_t g = 0; g < Tile::kGroups; ++g) {
+            fetch_ahead<Tile>(tile, g);
             unpack<Tile>(tile, g, numbers);
-            const __m512i group_scale = _mm512_cvtepi8_epi32(
-                _mm_loadu_si128(reinterpret_cast<const __m128i *>(tile + Tile::kGroupScales + g * kColumns)));
+            const __m512 group_scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
+                _mm_loadu_si128(reinterpret_cast<const __m128i *>(tile + Tile::kGroupScales + g * kColumns))));
             for (size_t r = 0; r < n_row; ++r) {
                 const __m512i start =
                     Tile::kMinima ? _mm512_setzero_si512() : _mm512_set1_epi32(starts[r * Tile::kSums + g]);
                 const int8_t * group = quants + r * kElements<Tile> + g * Tile::kGroupElements;
-                const __m512i sum = _mm512_mullo_epi32(multiply_group<kVectors>(start, numbers, group), group_scale);
-                sums[r] = g == 0 ? sum : _mm512_add_epi32(sums[r], sum);
+                const __m512 sum = _mm512_cvtepi32_ps(multiply_group<kVectors>(start, numbers, group));
+                sums[r] = g == 0 ? _mm512_mul_ps(sum, group_scale) : _mm512_fmadd_ps(sum, group_scale, sums[r]);
             }
         }
         [[maybe_unused]] __m512i minima[Tile::kSums];  // of two groups each
@@ -294,7 +233,7 @@ HWY_INLINE void multiply_tile(const TileRows & rows, size_t n_row, const uint8_t
         }
         for (size_t r = 0; r < n_row; ++r) {
             const __m512 row_scale = _mm512_set1_ps(scales[r]);
-            __m512 product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_mul_ps(scale, row_scale), acc[r]);
+            __m512 product = _mm512_fmadd_ps(sums[r], _mm512_mul_ps(scale, row_scale), acc[r]);
             if constexpr (Tile::kMinima) {
                 __m512i sum = _mm512_setzero_si512();
                 KVSIEVE_UNROLL
@@ -307,9 +246,6 @@ HWY_INLINE void multiply_tile(const TileRows & rows, size_t n_row, const uint8_t
         }
     }
 }
-
-/// How far ahead of its turn a column's tiles are fetched.
-constexpr size_t kAheadBytes = 2304;
 
 template <class Tile>
 void multiply_columns(const TileRows & rows, const uint8_t * tiles, size_t n_tile, float * out, size_t out_stride) {
@@ -324,9 +260,6 @@ void multiply_columns(const TileRows & rows, const uint8_t * tiles, size_t n_til
     for (size_t block = 0; block < n_block; ++block) {
         for (size_t c = 0; c < n_tile; ++c) {
             const uint8_t * tile = tiles + (c * n_block + block) * Tile::kBytes;
-            for (size_t line = 0; line < Tile::kBytes; line += 64) {
-                _mm_prefetch(reinterpret_cast<const char *>(tile) + kAheadBytes + line, _MM_HINT_T0);
-            }
             multiply_tile<Tile>(of_block, n_row, tile, acc[c]);
         }
         of_block.quants += n_row * kElements<Tile>;
@@ -351,7 +284,7 @@ TileShape tile_shape(ggml_type type) noexcept {
     with_tile(type, [&](auto tile) {
         using Tile = decltype(tile);
         shape = {Tile::kBytes, static_cast<int32_t>(kElements<Tile>), static_cast<int32_t>(Tile::kSums),
-                 Tile::kRowType};
+                 Tile::kGroups == 1 && Tile::kMinima};
     });
     return shape;
 }
@@ -372,7 +305,7 @@ TileRows tile_rows_at(ggml_type type, int64_t n_in, int64_t n_row, void * memory
     auto * bytes = static_cast<int8_t *>(memory);
     auto * scales = reinterpret_cast<float *>(bytes + n * static_cast<size_t>(shape.n_element));
     float * shifts = scales + n;
-    auto * sums = reinterpret_cast<int32_t *>(shape.row_type == GGML_TYPE_Q8_1 ? shifts + n : shifts);
+    auto * sums = reinterpret_cast<int32_t *>(shape.shifts ? shifts + n : shifts);
     return {.n_row = static_cast<int32_t>(n_row),
             .n_block = static_cast<int32_t>(n_in / shape.n_element),
             .quants = bytes,
@@ -383,15 +316,16 @@ TileRows tile_rows_at(ggml_type type, int64_t n_in, int64_t n_row, void * memory
 
 size_t tile_rows_bytes(ggml_type type, int64_t n_in, int64_t n_row) noexcept {
     const TileShape shape = tile_shape(type);
-    const size_t numbers = 1 + (shape.row_type == GGML_TYPE_Q8_1 ? 1U : 0U) + static_cast<size_t>(shape.n_sum);
+    const size_t numbers = 1 + (shape.shifts ? 1U : 0U) + static_cast<size_t>(shape.n_sum);
     return static_cast<size_t>(n_in / shape.n_element * n_row) *
            (static_cast<size_t>(shape.n_element) + numbers * sizeof(float));
 }
 
-void fill_tile_row(ggml_type type, const void * quantised, int32_t index, const TileRows & rows) noexcept {
-    with_tile(type, [&](auto tile) {
-        fill_row<decltype(tile)>(static_cast<const uint8_t *>(quantised), static_cast<size_t>(index), rows);
-    });
+void quantise_tile_row([[maybe_unused]] ggml_type type, [[maybe_unused]] const float * x,
+                       [[maybe_unused]] int32_t index, [[maybe_unused]] const TileRows & rows) noexcept {
+#if HWY_ARCH_X86_64
+    with_tile(type, [&](auto tile) { quantise_row<decltype(tile)>(x, static_cast<size_t>(index), rows); });
+#endif
 }
 
 void multiply_tiles([[maybe_unused]] ggml_type type, [[maybe_unused]] const TileRows & rows,
