@@ -70,6 +70,9 @@ def plot(rows, fitted, read_gbps, n_layer, path):
     right.plot(mb, mb / read_gbps, "-", lw=0.8, color="0.5", label=f"plain reading, {read_gbps:.0f} GB/s")
     for axes, what in ((left, "tokens of the prompt"), (right, "rows read, MB")):
         axes.set(xscale="log", yscale="log", xlabel=what, ylabel=f"step, ms ({n_layer} layers)")
+        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]]
+        axes.set_yticks(ticks, [str(t) for t in ticks])
+        axes.tick_params(axis="y", which="minor", length=0, labelleft=False)
         axes.grid(which="major", lw=0.3)
         axes.legend(fontsize=7, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     left.set_xticks(LENGTHS, [str(n) for n in LENGTHS])

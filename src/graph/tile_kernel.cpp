@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 // A tile's numbers are unpacked once, in registers, to bytes from 0 on, and multiplied with every row by the
 // instruction for unsigned times signed bytes; what the bytes are too large by comes off through the sums of the rows'
-// own bytes. Everything inside a block is whole numbers; the float sum over the blocks goes in their order.
+// own bytes. The products of a group are whole numbers; floats sum up groups and blocks, in their order.
 #include "graph/tile_kernel.h"
 
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "graph/tile_layout.h"
-
 #include "policy/highway_targets.h"
 // what stands above belongs before Highway
 #include <hwy/base.h>
@@ -62,12 +62,18 @@ HWY_INLINE int32_t round_sixteen(const float * x, float inverse, int8_t * quants
         _mm512_max_epi32(_mm512_min_epi32(whole, _mm512_set1_epi32(127)), _mm512_set1_epi32(-128)));
 }
 
-/// The element of the largest magnitude, the first of several.
+/// The element of the largest magnitude, the first of several; not a number if one is none.
 template <size_t kN>
 HWY_INLINE float largest(const float * x) {
     __m512 most = _mm512_setzero_ps();
+    unsigned none = 0;
     for (size_t e = 0; e < kN; e += 16) {
-        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + e)));
+        const __m512 sixteen = _mm512_loadu_ps(x + e);
+        most = _mm512_max_ps(most, _mm512_abs_ps(sixteen));
+        none |= _mm512_cmp_ps_mask(sixteen, sixteen, _CMP_UNORD_Q);
+    }
+    if (none != 0) {
+        return std::numeric_limits<float>::quiet_NaN();
     }
     const __m512 magnitude = _mm512_set1_ps(_mm512_reduce_max_ps(most));
     for (size_t e = 0; e < kN; e += 16) {
@@ -76,7 +82,7 @@ HWY_INLINE float largest(const float * x) {
             return x[e + static_cast<size_t>(__builtin_ctz(there))];
         }
     }
-    return 0;  // not a number
+    return 0;
 }
 
 /// As ggml rounds rows to q8_0 and q8_1 (blocks of 32) and to q8_K (256).

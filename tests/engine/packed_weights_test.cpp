@@ -59,7 +59,7 @@ double difference(const Logits & a, const Logits & b) {
 }
 
 TEST(PackedWeights, GiveTheLogitsOfTheFile) {
-    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_F16}) {
+    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_F16}) {
         const TempFile file(".gguf");
         write_model(shape_of(type), file.path());
         for (const char * method : {"full", "sieve"}) {  // sieve reads the output projections in the file

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <utility>
 #include <vector>
@@ -129,6 +130,24 @@ TEST_F(TileProduct, RoundsNothingButTheRows) {
             most = std::max(most, static_cast<double>(std::abs(product[i] - value)));
         }
         EXPECT_LE(most, 2e-3) << ggml_type_name(type);  // 1 is stored as 127 times 1/127 in half precision
+    }
+}
+
+TEST_F(TileProduct, WhatIsNoNumberStaysInItsRow) {
+    std::mt19937 random(9);
+    for (const ggml_type type : types_with_kernels()) {
+        const Matrix matrix(type, 512, 32, random);
+        std::vector<float> x = normal_numbers(3 * 512, random);
+        const std::vector<float> before = matrix.multiply(x, 1);
+        x[512 + 300] = std::numeric_limits<float>::quiet_NaN();
+        const std::vector<float> product = matrix.multiply(x, 1);
+        for (size_t i = 0; i < product.size(); ++i) {
+            if (i / 32 == 1) {
+                EXPECT_TRUE(std::isnan(product[i])) << ggml_type_name(type);
+            } else {
+                EXPECT_EQ(product[i], before[i]) << ggml_type_name(type);
+            }
+        }
     }
 }
 
