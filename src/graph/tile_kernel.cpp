@@ -15,11 +15,13 @@
 
 #if HWY_ARCH_X86_64
 // GCC 12 takes what its own header leaves undefined on purpose for a mistake of ours (its bug 105593).
-HWY_DIAGNOSTICS(push)
-HWY_DIAGNOSTICS_OFF(disable : 4703 6001 26494, ignored "-Wuninitialized")
-HWY_DIAGNOSTICS_OFF(disable : 4703 6001 26494, ignored "-Wmaybe-uninitialized")
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
-HWY_DIAGNOSTICS(pop)
+#pragma GCC diagnostic pop
 #endif
 
 namespace kvsieve {
