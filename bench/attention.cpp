@@ -16,7 +16,6 @@
 #include <string>
 #include <vector>
 
-#include "eval/metrics.h"
 #include "graph/attention_kernel.h"
 #include "graph/lane_attention.h"
 #include "graph/ragged_attention.h"
@@ -176,24 +175,7 @@ class Step {
 
 void measure(const Shape & shape, const Arguments & arguments, PlainReading & reading, GraphRunner & runner) {
     Step step(shape, arguments, runner);
-    const std::vector<float> ours = step.run(true);
-    const std::vector<float> reference = step.run(false);
-    double difference = 0;
-    for (size_t i = 0; i < ours.size(); ++i) {
-        difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - static_cast<double>(reference[i])));
-    }
-    if (!(difference <= kBound)) {
-        throw std::runtime_error("the kernel differs from ggml's operation by " + std::to_string(difference) +
-                                 ", expected at most " + std::to_string(kBound));
-    }
-    std::vector<double> kernel, ggml, read;
-    for (int32_t i = 0; i < arguments.n_repeat; ++i) {
-        read.push_back(reading.ms());
-        step.run(true, &kernel.emplace_back());
-        step.run(false, &ggml.emplace_back());
-    }
-    const double read_gbps = gbps(reading.bytes(), best(read));
-    const double kernel_gbps = gbps(step.bytes(), best(kernel));
+    const double difference = checked_difference("the kernel's attention", step.run(true), step.run(false), kBound);
     nlohmann::ordered_json line;
     line["n_head"] = shape.n_head;
     line["n_head_kv"] = shape.n_head_kv;
@@ -205,16 +187,9 @@ void measure(const Shape & shape, const Arguments & arguments, PlainReading & re
     line["threads"] = arguments.n_threads;
     line["target"] = attention_kernel_target();
     line["max_difference"] = difference;
-    line["kernel_ms"] = best(kernel);
-    line["kernel_ms_median"] = quantile(kernel, 0.5);
-    line["ggml_ms"] = best(ggml);
-    line["ggml_ms_median"] = quantile(ggml, 0.5);
-    line["kernel_gbps"] = kernel_gbps;
-    line["ggml_gbps"] = gbps(step.bytes(), best(ggml));
-    line["read_gbps"] = read_gbps;
-    line["share_of_read"] = kernel_gbps / read_gbps;
-    line["layer_us"] = 1e3 * best(kernel) / step.n_layer() / shape.n_seq;  // of one layer of one sequence
-    line["ggml_over_kernel"] = best(ggml) / best(kernel);
+    time_in_turns(line, arguments.n_repeat, reading, {[&](double & ms) { step.run(true, &ms); }, step.bytes()},
+                  {[&](double & ms) { step.run(false, &ms); }, step.bytes()});
+    line["layer_us"] = 1e3 * line["kernel_ms"].get<double>() / step.n_layer() / shape.n_seq;  // of one sequence
     std::printf("%s\n", line.dump().c_str());
     std::fflush(stdout);
 }

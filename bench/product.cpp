@@ -14,7 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "eval/metrics.h"
 #include "graph/packed_weights.h"
 #include "graph/tile_kernel.h"
 #include "graph/tile_product.h"
@@ -96,21 +95,8 @@ void measure(ggml_type type, const Matrices & tiles, const Matrices & ggmls, con
     std::normal_distribution<float> normal;
     std::vector<float> x(static_cast<size_t>(n_row) * static_cast<size_t>(arguments.width));
     std::generate(x.begin(), x.end(), [&] { return normal(random); });
-    const std::vector<float> ours = tiles.run(x, runner), theirs = ggmls.run(x, runner);
-    double difference = 0;
-    for (size_t i = 0; i < ours.size(); ++i) {
-        difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - static_cast<double>(theirs[i])));
-    }
-    if (!(difference <= kBound)) {
-        throw std::runtime_error("the kernel's product differs from ggml's by " + std::to_string(difference) +
-                                 ", expected at most " + std::to_string(kBound));
-    }
-    std::vector<double> kernel, ggml, read;
-    for (int32_t i = 0; i < arguments.n_repeat; ++i) {
-        read.push_back(reading.ms());
-        (void)tiles.run(x, runner, &kernel.emplace_back());
-        (void)ggmls.run(x, runner, &ggml.emplace_back());
-    }
+    const double difference =
+        checked_difference("the kernel's product", tiles.run(x, runner), ggmls.run(x, runner), kBound);
     nlohmann::ordered_json line;
     line["type"] = ggml_type_name(type);
     line["width"] = arguments.width;
@@ -119,14 +105,8 @@ void measure(ggml_type type, const Matrices & tiles, const Matrices & ggmls, con
     line["threads"] = arguments.n_threads;
     line["ggml_layout"] = layout;
     line["max_difference"] = difference;
-    line["kernel_ms"] = best(kernel);
-    line["kernel_ms_median"] = quantile(kernel, 0.5);
-    line["ggml_ms"] = best(ggml);
-    line["ggml_ms_median"] = quantile(ggml, 0.5);
-    line["kernel_gbps"] = gbps(tiles.bytes(), best(kernel));
-    line["ggml_gbps"] = gbps(ggmls.bytes(), best(ggml));
-    line["read_gbps"] = gbps(reading.bytes(), best(read));
-    line["ggml_over_kernel"] = best(ggml) / best(kernel);
+    time_in_turns(line, arguments.n_repeat, reading, {[&](double & ms) { tiles.run(x, runner, &ms); }, tiles.bytes()},
+                  {[&](double & ms) { ggmls.run(x, runner, &ms); }, ggmls.bytes()});
     std::printf("%s\n", line.dump().c_str());
     std::fflush(stdout);
 }
@@ -151,16 +131,13 @@ int main(int argc, char ** argv) {
         }
         PlainReading reading(arguments.n_threads);
         GraphRunner runner(arguments.n_threads);
-        std::vector<ggml_backend_buffer_type_t> layouts = ggml_layouts();
-        layouts.push_back(ggml_backend_cpu_buffer_type());  // as in the file
         for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
             const auto type = static_cast<ggml_type>(i);
             if (tile_shape(type).bytes == 0) {
                 continue;
             }
-            ggml_backend_buffer_type_t layout = *std::find_if(layouts.begin(), layouts.end(), [&](auto one) {
-                return one == layouts.back() || multiplies(one, type, arguments.width, arguments.width);
-            });
+            ggml_backend_buffer_type_t layout = ggml_layout(type, arguments.width, arguments.width);
+            layout = layout != nullptr ? layout : ggml_backend_cpu_buffer_type();  // as in the file
             const Matrices tiles(type, arguments.width, nullptr), ggmls(type, arguments.width, layout);
             for (const int32_t n_row : {1, 2, 4, 8, 16, 32, 512}) {
                 measure(type, tiles, ggmls, ggml_backend_buft_name(layout), n_row, arguments, reading, runner);

@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "eval/metrics.h"
 
 namespace kvsieve {
 
@@ -89,6 +93,46 @@ inline int32_t number(const char * text) {
         throw std::runtime_error(std::string("expected whole numbers from 1 to 1048576, got '") + text + "'");
     }
     return static_cast<int32_t>(value);
+}
+
+/// The largest difference of two results. Throws where it passes `bound`; `what` = the kernel's result.
+inline double checked_difference(const char * what, const std::vector<float> & kernel, const std::vector<float> & ggml,
+                                 double bound) {
+    double difference = 0;
+    for (size_t i = 0; i < kernel.size(); ++i) {
+        difference = std::max(difference, std::abs(static_cast<double>(kernel[i]) - static_cast<double>(ggml[i])));
+    }
+    if (!(difference <= bound)) {
+        throw std::runtime_error(std::string(what) + " differs from ggml's by " + std::to_string(difference) +
+                                 ", expected at most " + std::to_string(bound));
+    }
+    return difference;
+}
+
+/// One of two ways of the same work: what writes the milliseconds that it took, and the bytes that it reads.
+struct Contender {
+    std::function<void(double & ms)> run;
+    size_t bytes;
+};
+
+/// Plain reading, the kernel and ggml in turns; writes their times and rates into `line`.
+inline void time_in_turns(nlohmann::ordered_json & line, int32_t n_repeat, PlainReading & reading,
+                          const Contender & kernel, const Contender & ggml) {
+    std::vector<double> read_ms, kernel_ms, ggml_ms;
+    for (int32_t i = 0; i < n_repeat; ++i) {
+        read_ms.push_back(reading.ms());
+        kernel.run(kernel_ms.emplace_back());
+        ggml.run(ggml_ms.emplace_back());
+    }
+    line["kernel_ms"] = best(kernel_ms);
+    line["kernel_ms_median"] = quantile(kernel_ms, 0.5);
+    line["ggml_ms"] = best(ggml_ms);
+    line["ggml_ms_median"] = quantile(ggml_ms, 0.5);
+    line["kernel_gbps"] = gbps(kernel.bytes, best(kernel_ms));
+    line["ggml_gbps"] = gbps(ggml.bytes, best(ggml_ms));
+    line["read_gbps"] = gbps(reading.bytes(), best(read_ms));
+    line["share_of_read"] = gbps(kernel.bytes, best(kernel_ms)) / gbps(reading.bytes(), best(read_ms));
+    line["ggml_over_kernel"] = best(ggml_ms) / best(kernel_ms);
 }
 
 }  // namespace kvsieve

@@ -3,7 +3,7 @@
 
 #include <ggml-cpu.h>
 
-#include <algorithm>
+#include <vector>
 
 #include "graph/tile_product.h"
 #include "kvsieve/error.h"
@@ -20,28 +20,32 @@ ggml_context_ptr descriptions(size_t n_tensors) {
     return ctx;
 }
 
-}  // namespace
-
-std::vector<ggml_backend_buffer_type_t> ggml_layouts() {
-    std::vector<ggml_backend_buffer_type_t> all;
-    ggml_backend_dev_t cpu = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
-    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
-    for (ggml_backend_buffer_type_t * type = list == nullptr ? nullptr : list(cpu); type != nullptr && *type != nullptr;
-         ++type) {
-        all.push_back(*type);
-    }
-    return all;
-}
-
-bool multiplies(ggml_backend_buffer_type_t layout, ggml_type type, int64_t n_in, int64_t n_out) {
+/// Can a matrix of this type and shape be multiplied in the layout?
+bool multiplies(ggml_backend_dev_t cpu, ggml_backend_buffer_type_t layout, ggml_type type, int64_t n_in,
+                int64_t n_out) {
     const ggml_context_ptr ctx = descriptions(3);
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, n_in, n_out);
     ggml_tensor * x = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n_in, 512);
     ggml_tensor * product = ggml_mul_mat(ctx.get(), w, x);
     const ggml_backend_buffer_ptr nothing(ggml_backend_buft_alloc_buffer(layout, 0));
     w->buffer = nothing.get();
-    return ggml_backend_dev_supports_op(ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0), product);
+    return ggml_backend_dev_supports_op(cpu, product);
+}
+
+}  // namespace
+
+ggml_backend_buffer_type_t ggml_layout(ggml_type type, int64_t n_in, int64_t n_out) {
+    ggml_backend_dev_t cpu = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
+    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
+    // the preferred one first
+    for (ggml_backend_buffer_type_t * layout = list == nullptr ? nullptr : list(cpu);
+         layout != nullptr && *layout != nullptr; ++layout) {
+        if (multiplies(cpu, *layout, type, n_in, n_out)) {
+            return *layout;
+        }
+    }
+    return nullptr;
 }
 
 PackedWeights::PackedWeights(const GgufFile & file, const std::set<std::string> & names, int32_t n_threads)
@@ -52,24 +56,20 @@ PackedWeights::PackedWeights(const GgufFile & file, const std::set<std::string> 
         bool tiles;
     };
     std::vector<Job> jobs;
-    const std::vector<ggml_backend_buffer_type_t> known = ggml_layouts();
     for (const std::string & name : names) {
         const GgufTensor * matrix = file.find(name);
         if (matrix == nullptr || matrix->ne[2] != 1 || matrix->ne[3] != 1) {
             continue;
         }
         const size_t n_tile_bytes = tiles_bytes(matrix->type, matrix->ne[0], matrix->ne[1]);
-        const auto found = std::find_if(known.begin(), known.end(), [&](ggml_backend_buffer_type_t layout) {
-            return multiplies(layout, matrix->type, matrix->ne[0], matrix->ne[1]);
-        });
-        if (n_tile_bytes == 0 && found == known.end()) {
+        ggml_backend_buffer_type_t layout =
+            n_tile_bytes > 0 ? ggml_backend_cpu_buffer_type() : ggml_layout(matrix->type, matrix->ne[0], matrix->ne[1]);
+        if (layout == nullptr) {
             continue;
         }
         ggml_tensor * tensor = ggml_new_tensor_2d(ctx_.get(), matrix->type, matrix->ne[0], matrix->ne[1]);
-        ggml_backend_buffer_ptr buffer(
-            n_tile_bytes > 0
-                ? ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), n_tile_bytes)
-                : ggml_backend_buft_alloc_buffer(*found, ggml_backend_buft_get_alloc_size(*found, tensor)));
+        ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(
+            layout, n_tile_bytes > 0 ? n_tile_bytes : ggml_backend_buft_get_alloc_size(layout, tensor)));
         if (!buffer || ggml_backend_tensor_alloc(buffer.get(), tensor, ggml_backend_buffer_get_base(buffer.get())) !=
                            GGML_STATUS_SUCCESS) {
             throw Error(ErrorCode::runtime, file.path().string() + ": not enough memory for a packed copy of " + name +

@@ -11,20 +11,18 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "gguf/gguf_file.h"
 
 namespace kvsieve {
 
-/// ggml's layouts for matrices on this processor, the preferred one first; they live as long as the program.
-[[nodiscard]] std::vector<ggml_backend_buffer_type_t> ggml_layouts();
-/// Can ggml multiply a matrix of this type and shape in the layout?
-[[nodiscard]] bool multiplies(ggml_backend_buffer_type_t layout, ggml_type type, int64_t n_in, int64_t n_out);
+/// The layout in which ggml multiplies a matrix of this type and shape fastest on this processor; nullptr: as in the
+/// file. Lives as long as the program.
+[[nodiscard]] ggml_backend_buffer_type_t ggml_layout(ggml_type type, int64_t n_in, int64_t n_out);
 
-/// Copies of the matrices of a file in ggml's AMX tiles, else in tiles of our own (tile_product.h), else in what
-/// another of ggml's extra buffer types takes ("repacked" blocks); other matrices stay in the file's mapping. Immutable
-/// after construction; any number of threads may use it.
+/// Copies of the matrices of a file in tiles (tile_product.h), else in what one of ggml's extra buffer types takes
+/// ("repacked" blocks); other matrices stay in the file's mapping. Immutable after construction; any number of threads
+/// may use it.
 class PackedWeights {
   public:
     /// Packs those of `names` that can be packed, on `n_threads` threads, and drops the file's pages afterwards.

@@ -62,22 +62,24 @@ struct Q80Tile : SmallBlock {
     static constexpr int32_t kOffset = 128;
 };
 
-struct Q4KTile : SuperBlock<8, 128> {
-    static constexpr size_t kBits = 4;  // of a number
-    static constexpr ggml_type kType = GGML_TYPE_Q4_K;
-    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
-    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
-    static constexpr size_t kSums = 4;
+/// The same with whole numbers for minima behind the scales.
+template <size_t kNumberBytes>
+struct SuperBlockWithMinima : SuperBlock<8, kNumberBytes> {
+    using Base = SuperBlock<8, kNumberBytes>;
+    static constexpr size_t kMinimum = Base::kGroupScales + Base::kGroups * kColumns;
+    static constexpr size_t kScale = kMinimum + Base::kGroups * kColumns, kBytes = kScale + 2 * kHalfBytes;
+    static constexpr size_t kSums = Base::kGroups / 2;
     static constexpr bool kMinima = true;
 };
 
-struct Q5KTile : SuperBlock<8, 160> {
+struct Q4KTile : SuperBlockWithMinima<128> {
+    static constexpr size_t kBits = 4;  // of a number
+    static constexpr ggml_type kType = GGML_TYPE_Q4_K;
+};
+
+struct Q5KTile : SuperBlockWithMinima<160> {
     static constexpr size_t kBits = 5;  // of a number
     static constexpr ggml_type kType = GGML_TYPE_Q5_K;
-    static constexpr size_t kMinimum = kGroupScales + 8 * kColumns;
-    static constexpr size_t kScale = kMinimum + 8 * kColumns, kBytes = kScale + 2 * kHalfBytes;
-    static constexpr size_t kSums = 4;
-    static constexpr bool kMinima = true;
 };
 
 struct Q6KTile : SuperBlock<16, 192> {

@@ -13,7 +13,7 @@ namespace {
 template <class Tile>
 using Numbers = std::array<uint8_t, kElements<Tile>>;
 
-/// 16 bytes of nibbles at `from`: the low ones are the first 16 numbers.
+/// The low and the high nibbles of n bytes.
 void split_nibbles(const uint8_t * from, size_t n, uint8_t * low, uint8_t * high) {
     for (size_t i = 0; i < n; ++i) {
         low[i] = from[i] & 15U;
@@ -35,19 +35,21 @@ void unpack(Q80Tile /*type*/, const uint8_t * block, Numbers<Q80Tile> & out) {
     std::memcpy(out.data(), block + 2, out.size());
 }
 
-void unpack(Q4KTile /*type*/, const uint8_t * block, Numbers<Q4KTile> & out) {
+/// q4_K and q5_K: two groups of 32 in 32 bytes.
+void split_groups(const uint8_t * from, uint8_t * out) {
     for (size_t pair = 0; pair < 4; ++pair) {
-        uint8_t * low = out.data() + pair * 64;
-        split_nibbles(block + 16 + pair * 32, 32, low, low + 32);
+        uint8_t * low = out + pair * 64;
+        split_nibbles(from + pair * 32, 32, low, low + 32);
     }
+}
+
+void unpack(Q4KTile /*type*/, const uint8_t * block, Numbers<Q4KTile> & out) {
+    split_groups(block + 16, out.data());
 }
 
 void unpack(Q5KTile /*type*/, const uint8_t * block, Numbers<Q5KTile> & out) {
     const uint8_t * high = block + 16;
-    for (size_t pair = 0; pair < 4; ++pair) {
-        uint8_t * low = out.data() + pair * 64;
-        split_nibbles(block + 48 + pair * 32, 32, low, low + 32);
-    }
+    split_groups(block + 48, out.data());
     for (size_t i = 0; i < out.size(); ++i) {
         out[i] |= static_cast<uint8_t>(((high[i % 32] >> (i / 32)) & 1U) << 4U);
     }

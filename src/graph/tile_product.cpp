@@ -9,20 +9,11 @@
 namespace kvsieve {
 namespace {
 
-/// Rows are worked on kMaxTileRows at a time: chunk `i` of n_row rows of n_in elements behind the others at `memory`.
-struct RowChunk {
-    int64_t n_row;
-    TileRows rows;
-
-    RowChunk(ggml_type type, int64_t n_in, int64_t n_all, int64_t i, void * memory)
-        : n_row(std::min<int64_t>(kMaxTileRows, n_all - i * kMaxTileRows)),
-          rows(tile_rows_at(
-              type, n_in, n_row,
-              static_cast<std::byte *>(memory) + static_cast<size_t>(i) * tile_rows_bytes(type, n_in, kMaxTileRows))) {}
-};
-
-int64_t n_chunk(int64_t n_row) {
-    return (n_row + kMaxTileRows - 1) / kMaxTileRows;
+/// Rows are worked on kMaxTileRows at a time: chunk i of n_row rows of n_in elements, behind the others at `memory`.
+TileRows row_chunk(ggml_type type, int64_t n_in, int64_t n_row, int64_t i, void * memory) {
+    const int64_t first = i * kMaxTileRows;
+    return tile_rows_at(type, n_in, std::min<int64_t>(kMaxTileRows, n_row - first),
+                        static_cast<std::byte *>(memory) + tile_rows_bytes(type, n_in, first));
 }
 
 /// dst, bytes: chunks of src[0], f32 rows, for products with matrices of the type that userdata points to.
@@ -32,8 +23,8 @@ void quantise_rows(ggml_tensor * dst, int ith, int nth, void * userdata) {
     for (int64_t r = ith; r < x->ne[1]; r += nth) {
         const auto * row =
             reinterpret_cast<const float *>(static_cast<const char *>(x->data) + static_cast<size_t>(r) * x->nb[1]);
-        const RowChunk chunk(type, x->ne[0], x->ne[1], r / kMaxTileRows, dst->data);
-        quantise_tile_row(type, row, static_cast<int32_t>(r % kMaxTileRows), chunk.rows);
+        const TileRows chunk = row_chunk(type, x->ne[0], x->ne[1], r / kMaxTileRows, dst->data);
+        quantise_tile_row(type, row, static_cast<int32_t>(r % kMaxTileRows), chunk);
     }
 }
 
@@ -49,11 +40,11 @@ void multiply(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     for (int64_t i = n_group * ith / nth; i < n_group * (ith + 1) / nth; ++i) {
         const int64_t first = i * n_together;
         const auto * tiles = static_cast<const uint8_t *>(w->data) + static_cast<size_t>(first) * column_bytes;
-        for (int64_t c = 0; c < n_chunk(dst->ne[1]); ++c) {
-            const RowChunk chunk(w->type, w->ne[0], dst->ne[1], c, dst->src[0]->data);
+        for (int64_t c = 0; c * kMaxTileRows < dst->ne[1]; ++c) {
+            const TileRows chunk = row_chunk(w->type, w->ne[0], dst->ne[1], c, dst->src[0]->data);
             auto * out = reinterpret_cast<float *>(static_cast<char *>(dst->data) +
                                                    static_cast<size_t>(c * kMaxTileRows) * dst->nb[1]);
-            multiply_tiles(w->type, chunk.rows, tiles, static_cast<int32_t>(std::min(n_together, n_tile - first)),
+            multiply_tiles(w->type, chunk, tiles, static_cast<int32_t>(std::min(n_together, n_tile - first)),
                            out + first * kTileColumns, dst->nb[1] / sizeof(float));
         }
     }
@@ -82,10 +73,7 @@ bool is_in_tiles(const ggml_tensor & w) {
 }
 
 ggml_tensor * tile_product(const GraphBuilder & b, ggml_tensor * w, ggml_tensor * x) {
-    const auto bytes =
-        static_cast<int64_t>(x->ne[1] <= kMaxTileRows ? tile_rows_bytes(w->type, x->ne[0], x->ne[1])
-                                                      : static_cast<size_t>(n_chunk(x->ne[1])) *
-                                                            tile_rows_bytes(w->type, x->ne[0], kMaxTileRows));
+    const auto bytes = static_cast<int64_t>(tile_rows_bytes(w->type, x->ne[0], x->ne[1]));
     ggml_tensor * rows =
         ggml_custom_4d(b.ctx, GGML_TYPE_I8, bytes, 1, 1, 1, &x, 1, quantise_rows, GGML_N_TASKS_MAX, &w->type);
     ggml_tensor * args[] = {rows, w};
